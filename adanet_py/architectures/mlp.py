@@ -1,0 +1,51 @@
+"""Multilayer perceptron: `depth` times linear, norm, activation, dropout; then a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
+from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.records import DataSpec, Knob, Scalar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STATIC: Mapping[str, Knob] = {
+    "depth": Knob(2, 0, 32, doc="hidden layers; 0 is a linear model"),
+    "width": Knob(128, 1, 65536, log=True, doc="units of each hidden layer"),
+    "activation": Knob("relu", choices=tuple(ACTIVATIONS), doc="nonlinearity"),
+    "norm": Knob("none", choices=tuple(NORMS), doc="normalisation before the nonlinearity"),
+    **SHARED_STATIC,
+}
+
+
+def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
+    """Build the module; see `Architecture`."""
+    from torch import nn
+
+    from adanet_py.architectures import layers
+
+    inputs = layers.Inputs(static, spec)
+    width, norm = int(static["width"]), str(static["norm"])  # type: ignore[arg-type]
+    blocks: list[nn.Module] = []
+    features = inputs.features
+    for _ in range(int(static["depth"])):  # type: ignore[arg-type]
+        # A bias right before a batch or layer norm's own bias is redundant but harmless for layer
+        # and RMS norm; batch norm cancels it exactly, so it is left out there.
+        blocks.append(layers.Linear(features, width, bias=norm != "batch"))
+        blocks.append(layers.norm(norm, width))
+        blocks.append(layers.activation(str(static["activation"])))
+        blocks.append(layers.Dropout())
+        features = width
+    return layers.Network(inputs, nn.Sequential(*blocks, layers.Linear(features, spec.n_outputs)))
+
+
+ARCHITECTURE = Architecture(
+    name="mlp",
+    summary="multilayer perceptron with optional norm and dropout",
+    static=STATIC,
+    numeric=SHARED_NUMERIC,
+    build=build,
+)

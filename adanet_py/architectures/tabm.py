@@ -1,0 +1,49 @@
+"""TabM: M implicit members share the weights of one MLP (Gorishniy et al. 2024, 2410.24210)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
+from adanet_py.architectures.names import ACTIVATIONS
+from adanet_py.records import DataSpec, Knob, Scalar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STATIC: Mapping[str, Knob] = {
+    "depth": Knob(2, 1, 32, doc="hidden layers"),
+    "width": Knob(128, 1, 65536, log=True, doc="units of each hidden layer"),
+    "members": Knob(8, 1, 256, doc="implicit members; their probabilities are averaged"),
+    "activation": Knob("relu", choices=tuple(ACTIVATIONS), doc="nonlinearity"),
+    **SHARED_STATIC,
+}
+
+
+def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
+    """Build the module; it returns [B, members, n_outputs]; see `Architecture`."""
+    from torch import nn
+
+    from adanet_py.architectures import layers
+
+    inputs = layers.Inputs(static, spec)
+    width, members = int(static["width"]), int(static["members"])  # type: ignore[arg-type]
+    blocks: list[nn.Module] = [layers.MemberScale(members, inputs.features, random_signs=True)]
+    features = inputs.features
+    for _ in range(int(static["depth"])):  # type: ignore[arg-type]
+        blocks.append(layers.SharedLinear(members, features, width, scale_input=bool(len(blocks) > 1)))
+        blocks.append(layers.activation(str(static["activation"])))
+        blocks.append(layers.Dropout())
+        features = width
+    head = layers.MemberLinear(members, features, spec.n_outputs)
+    return layers.Network(inputs, nn.Sequential(*blocks, head))
+
+
+ARCHITECTURE = Architecture(
+    name="tabm",
+    summary="MLP with implicit ensemble members that share weights",
+    static=STATIC,
+    numeric=SHARED_NUMERIC,
+    build=build,
+)

@@ -1,0 +1,44 @@
+"""Errors that people read: what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdanetError(Exception):
+    """An error caused by input; the command line prints it without a traceback, exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(AdanetError):
+    """The data cannot be used as given."""
+
+
+class SpaceError(AdanetError):
+    """A search space, or a candidate outside it, cannot be used."""
+
+
+class ConfigError(AdanetError):
+    """An option has a value that cannot be used."""
+
+
+class RunError(AdanetError):
+    """A run folder or model file cannot be used (missing, locked, corrupt, from a newer version)."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
+    names = [str(k) for k in known]
+    lower = {k.lower(): k for k in names}
+    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)
+    return f" Did you mean {lower[close[0]]!r}?" if close else ""
+
+
+def check_known(what: str, name: str, known: Iterable[str], error: type[AdanetError]) -> None:
+    """Raise `error` unless `name` is among `known`; the message lists them and the nearest."""
+    names = sorted(str(k) for k in known)
+    if name not in names:
+        listed = ", ".join(names[:40]) + (" ..." if len(names) > 40 else "")
+        raise error(f"Unknown {what} {name!r}.{nearest(name, names)} Known: {listed}.")

@@ -1,0 +1,301 @@
+"""The records that pass between the parts: frozen, plain values, JSON round trip, no torch.
+
+A `Candidate` says what to train, a `Group` which candidates are trained as one program and for how
+long, a `Result` what came out, and a `History` is all a controller may look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+Scalar = bool | int | float | str | None
+
+
+class Status(Enum):
+    """How the training of a candidate ended; the value is the sentence for people.
+
+    Names are written to journals: they may be added, never renamed or removed.
+    """
+
+    COMPLETE = "trained for all planned steps"
+    CONVERGED = "stopped early: validation no longer improved; the best weights were kept"
+    PRUNED = "stopped at a rung: other candidates of its group were better"
+    DEADLINE = "stopped by the time budget; the best weights so far were kept"
+    DIVERGED = "diverged: the loss became infinite or not a number"
+    OUT_OF_MEMORY = "did not fit into memory"
+    CRASHED = "its worker process died"
+    FAILED = "raised an error"
+    BASELINE = "baseline, not a network"
+
+    @property
+    def usable(self) -> bool:
+        """Whether a result with this status has weights and a score."""
+        return self in _USABLE
+
+
+_USABLE = frozenset({Status.COMPLETE, Status.CONVERGED, Status.PRUNED, Status.DEADLINE})
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One hyperparameter of an architecture, optimizer or schedule: default and legal domain.
+
+    Either `choices` (categorical) or `low`/`high` (a number; an integer where `default` is one).
+    """
+
+    default: Scalar
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Scalar, ...] | None = None
+    doc: str = ""
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether `value` lies in the legal domain."""
+        if self.choices is not None:
+            return any(value == c and isinstance(value, bool) == isinstance(c, bool) for c in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if isinstance(self.default, int) and not float(value).is_integer():
+            return False
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return low <= value <= high
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What to train: plain values only, identified by the hash of its content.
+
+    `static` decides shapes and the graph (depth, width, norm, batch size ...) and with
+    `architecture` and `optimizer` chooses the program; `numeric` (learning rate, decay, dropout ...)
+    is data, one value per member of a fused group. `parent` and `move` name where it came from.
+    """
+
+    architecture: str
+    static: Mapping[str, Scalar] = field(default_factory=dict)
+    optimizer: str = "adamw"
+    schedule: str = "constant"
+    numeric: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    parent: str | None = None
+    move: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "static", dict(sorted(self.static.items())))
+        object.__setattr__(
+            self, "numeric", {k: float(v) for k, v in sorted(self.numeric.items())}
+        )
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits: the hash of the content."""
+        return _digest(self.to_json())
+
+    @cached_property
+    def family(self) -> str:
+        """Hash of what chooses the program: candidates of one family can be trained fused."""
+        return _digest([self.architecture, self.static, self.optimizer])
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidate) and self.to_json() == other.to_json()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, every field."""
+        return {
+            "architecture": self.architecture,
+            "static": dict(self.static),
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "numeric": dict(self.numeric),
+            "seed": self.seed,
+            "parent": self.parent,
+            "move": self.move,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Candidate:
+        """Inverse of `to_json`."""
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One point of a candidate's learning curve (a row of curves.csv)."""
+
+    step: int
+    epoch: float
+    lr: float
+    train_loss: float
+    validation: float  # the run's metric in its natural sign, uncalibrated
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of training one candidate (or of a baseline).
+
+    `metrics` maps "train", "validation", "audit" to the run's metric in its natural sign and unit;
+    `error` is the lower-is-better form in units of the baseline's, `complexity` is normalised,
+    and `reward` = -error - weight * complexity (see reward.py). `step` is that of the kept weights.
+    """
+
+    candidate: Candidate
+    status: Status
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[Evaluation, ...] = ()
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    parameters: int = 0
+    multiply_adds: int = 0
+    latency_ms: float = math.nan
+    error: float = math.nan
+    complexity: float = math.nan
+    reward: float = -math.inf
+    controller: str = ""
+    group: int = -1
+    engine: str = ""
+    message: str = ""
+
+    def replace(self, **changes: Any) -> Result:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; infinities and NaN become strings so that the line is strict JSON."""
+        out: dict[str, Any] = {"candidate": self.candidate.to_json(), "status": self.status.name}
+        out["metrics"] = {k: _out(v) for k, v in self.metrics.items()}
+        out["curve"] = [[_out(getattr(e, n)) for n in _CURVE] for e in self.curve]
+        for name in _PLAIN:
+            out[name] = _out(getattr(self, name))
+        return out
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Result:
+        """Inverse of `to_json`."""
+        plain = {name: _in(value[name]) for name in _PLAIN if name in value}
+        return cls(
+            candidate=Candidate.from_json(value["candidate"]),
+            status=Status[value["status"]],
+            metrics={k: _in(v) for k, v in value["metrics"].items()},
+            curve=tuple(Evaluation(*(_in(v) for v in row)) for row in value["curve"]),
+            **plain,
+        )
+
+
+_CURVE = ("step", "epoch", "lr", "train_loss", "validation", "grad_norm")
+_PLAIN = (
+    "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "error",
+    "complexity", "reward", "controller", "group", "engine", "message",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates of one family trained as one program, with everything decided beforehand.
+
+    `steps` is the total every schedule refers to, whether or not a candidate lives that long.
+    At each of `rungs` (steps) the best `keep` candidates stay; the rest are PRUNED.
+    `stop_at` repeats a stop by the deadline when a run is replayed.
+    """
+
+    index: int
+    candidates: tuple[Candidate, ...]
+    steps: int
+    rungs: tuple[int, ...] = ()
+    keep: tuple[int, ...] = ()
+    evaluate_every: int = 1
+    patience: int = 0  # evaluations without improvement; 0 = never stop early
+    engine: str = "stacked"
+    controllers: tuple[str, ...] = ()  # who proposed each candidate
+    order_seed: int = 0  # seed of the batch order, the same for a whole run
+    stop_at: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, every field."""
+        out: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        out["candidates"] = [c.to_json() for c in self.candidates]
+        return out
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Group:
+        """Inverse of `to_json`."""
+        fields = dict(value)
+        fields["candidates"] = tuple(Candidate.from_json(c) for c in value["candidates"])
+        for name in ("rungs", "keep", "controllers"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class History:
+    """Every result so far in order, and the candidates proposed but not yet finished."""
+
+    results: tuple[Result, ...] = ()
+    pending: tuple[Candidate, ...] = ()
+
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Ids of everything ever proposed."""
+        done = (r.candidate.id for r in self.results)
+        return frozenset(done) | frozenset(c.id for c in self.pending)
+
+    def networks(self) -> Iterator[Result]:
+        """The results that are not baselines, in order."""
+        return (r for r in self.results if r.status is not Status.BASELINE)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What an architecture must know of the data: sizes, never values of rows.
+
+    `cardinalities` counts the codes of each category column, code 0 (missing or unseen) included.
+    `edges` maps a scaling ("quantile", "robust") to one increasing list of bin edges per numeric
+    column in scaled units, for piecewise-linear embeddings.
+    """
+
+    task: str  # "binary", "multiclass" or "regression"
+    n_outputs: int
+    n_numeric: int
+    cardinalities: tuple[int, ...] = ()
+    edges: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, every field."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DataSpec:
+        """Inverse of `to_json`."""
+        fields = dict(value)
+        fields["cardinalities"] = tuple(fields["cardinalities"])
+        fields["edges"] = {
+            k: tuple(tuple(e) for e in columns) for k, columns in fields["edges"].items()
+        }
+        return cls(**fields)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _out(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _in(value: Any) -> Any:
+    return float(value) if value in ("nan", "inf", "-inf") else value
