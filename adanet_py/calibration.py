@@ -1,0 +1,113 @@
+"""Temperature scaling of class probabilities (Guo et al. 2017), fitted on held-out rows.
+
+One number per model: probabilities are softmax(logits / temperature). It never changes which class
+is likeliest. A temperature fitted and scored on the same rows flatters itself, so scores use
+`cross_fitted`: each row's temperature comes from the other rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LOG_RANGE = (-3.0, 3.0)  # of log temperature
+_TOLERANCE = 1e-7  # of log temperature
+_STEPS = 100
+
+
+def fit_temperature(
+    logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None, start: float = 1.0
+) -> float:
+    """The temperature in [e^-3, e^3] with the smallest log loss.
+
+    `logits` [N, C], or [N, 1] for a binary task (the logit of class 1); `y` [N] class codes;
+    `weight` [N]. The loss is convex in 1/T, so Newton steps inside a shrinking bracket find its
+    only minimum; deterministic. Where the loss does not depend on T (no row, equal or non-finite
+    logits) the answer is 1.
+    """
+    z = two_sided(logits)
+    if len(z) == 0 or not np.isfinite(z).all():
+        return 1.0
+    w = np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
+    if w.sum() <= 0:
+        return 1.0
+    # Differences to the true class: the loss of a row is log sum_c exp(margin_c / T).
+    margin = z - z[np.arange(len(z)), np.asarray(y).astype(np.int64)][:, None]
+    if not margin.any():
+        return 1.0
+    low, high = (-LOG_RANGE[1], -LOG_RANGE[0])  # bracket of log(1/T)
+    b = float(np.clip(-np.log(start), low, high))
+    for i in range(_STEPS):
+        slope, bend = _derivatives(margin, w, b)
+        if slope == 0:
+            break
+        low, high = (low, b) if slope > 0 else (b, high)
+        step = -slope / bend if bend > 0 else np.inf
+        # Newton crawls where every row is right and the minimum lies at the end of the range.
+        crawling = i >= 8 and i % 2 == 1
+        new = (low + high) / 2 if crawling or not low < b + step < high else b + step
+        if abs(new - b) < _TOLERANCE:
+            return float(np.exp(-new))
+        b = new
+    return float(np.exp(-b))
+
+
+def _derivatives(margin: np.ndarray, weight: np.ndarray, b: float) -> tuple[float, float]:
+    """First and (positive part of the) second derivative of the mean loss by b = log(1/T)."""
+    scaled = margin * np.exp(b)
+    p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    mean = np.einsum("nc,nc->n", p, scaled)
+    square = np.einsum("nc,nc,nc->n", p, scaled, scaled)
+    slope = float(weight @ mean / weight.sum())
+    bend = float(weight @ (square - mean**2) / weight.sum())
+    return slope, bend + max(slope, 0.0)
+
+
+def cross_fitted(
+    logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None, folds: int = 5
+) -> np.ndarray:
+    """A temperature per row [N], each fitted on the rows of the other folds only.
+
+    Rows are assigned to folds by a hash of their position, so the same rows always meet the same
+    folds. With fewer than two rows per fold there is nothing to fit on: 1 everywhere.
+    """
+    n = len(logits)
+    out = np.ones(n)
+    if n < 2 * folds:
+        return out
+    # The whole's temperature is only a starting point for Newton: the answer does not depend on it
+    # beyond the tolerance of the search.
+    start = fit_temperature(logits, y, weight)
+    fold = _fold_of(n, folds)
+    for k in range(folds):
+        here, others = fold == k, fold != k
+        w = None if weight is None else np.asarray(weight)[others]
+        out[here] = fit_temperature(np.asarray(logits)[others], np.asarray(y)[others], w, start)
+    return out
+
+
+def _fold_of(n: int, folds: int) -> np.ndarray:
+    """Fold of each row position [N]: Knuth's multiplicative hash, spread over `folds`."""
+    hashed = (np.arange(n, dtype=np.uint64) * np.uint64(2654435761)) % np.uint64(2**32)
+    return ((hashed * np.uint64(folds)) >> np.uint64(32)).astype(np.int64)
+
+
+def probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
+    """softmax(logits / temperature): float64 [..., N, C], C = 2 for logits [..., N, 1].
+
+    `temperature` is a number or one per row [N].
+    """
+    t = np.asarray(temperature, dtype=np.float64)
+    z = two_sided(logits) / (t[..., None] if t.ndim else t)
+    z -= z.max(axis=-1, keepdims=True)
+    np.exp(z, out=z)
+    z /= z.sum(axis=-1, keepdims=True)
+    return z
+
+
+def two_sided(logits: np.ndarray) -> np.ndarray:
+    """Logits as float64 with a column per class: one column z becomes (0, z)."""
+    z = np.asarray(logits, dtype=np.float64)
+    if z.shape[-1] != 1:
+        return z
+    return np.concatenate([np.zeros_like(z), z], axis=-1)
