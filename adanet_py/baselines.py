@@ -1,0 +1,378 @@
+"""What a network has to beat: a constant, a linear model and histogram gradient boosting.
+
+They run before any network, in this order, so that a valid model exists within seconds. They see
+the same training rows and the same preprocessed features as the networks and are not tuned.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from adanet_py.calibration import probabilities
+from adanet_py.metrics import weighted_median
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+Features = Mapping[str, np.ndarray]
+
+LINEAR_ROWS = 20_000  # more rows than this are sampled: the linear model must be there in seconds
+BOOSTING_CELLS = 8_000_000  # rows times columns; scikit-learn holds them as float64
+BOOSTING_ITERATIONS = 100
+_SCALING = "quantile"
+_NEVER = -30.0  # logit of a class that no training row has
+
+
+class Split(Protocol):
+    """The rows of a split, as data/splits.py makes it."""
+
+    train: tuple[np.ndarray, ...]
+    valid: tuple[np.ndarray, ...]
+    audit: np.ndarray
+
+
+class Target(Protocol):
+    """What is known of the target, as data/table.py makes it."""
+
+    classes: tuple
+    mean: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One baseline and what it predicts.
+
+    `predictions_valid` has the rows of all validation parts, one after the other, as in
+    ``np.concatenate(split.valid)``; `predictions_audit` those of the audit part, averaged over
+    folds. Both are probabilities [N, C], or numbers [N] in the target's own unit. `member` is what
+    `predict_member` needs, plain arrays that can be saved without pickle, or None. `parameters`
+    counts one fold's model: non-zero coefficients, or leaves.
+    """
+
+    name: str
+    predictions_valid: np.ndarray
+    predictions_audit: np.ndarray
+    parameters: int
+    seconds: float
+    member: dict[str, np.ndarray] | None
+    message: str = ""
+
+
+def run_baselines(
+    features: Features,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    split: Split,
+    task: str,
+    metric: str,
+    target: Target,
+    *,
+    seconds: float,
+    seed: int = 0,
+    threads: int = 1,
+) -> Iterator[Baseline]:
+    """Yield "constant", "linear" and "hist_gradient_boosting", each as soon as it is there.
+
+    `features`: "quantile" float [N, n_numeric] and "category" int [N, n_category]; `y` [N] class
+    codes, or numbers standardised by `target`; `weight` [N] or None. With several folds there is
+    one model per fold. `seconds` bounds the boosting: it ends with fewer trees or rows, and its
+    message says so.
+    """
+    end = time.monotonic() + seconds
+    n_outputs = 1 if task == "regression" else len(target.classes)
+    codes = features["category"]
+    sizes = [int(codes[:, j].max(initial=0)) + 1 for j in range(codes.shape[1])]
+    offsets = np.cumsum([0, *sizes])
+    problem = _Problem(features, y, weight, task, metric, target, n_outputs, seed, offsets)
+    constants = [_constant(problem, rows) for rows in split.train]
+    yield _from_members("constant", constants, problem, split)
+    with _threads(threads):
+        models = [_linear(problem, rows) for rows in split.train]
+        baseline = _from_members("linear", models, problem, split)
+    yield baseline
+    with _threads(threads):
+        baseline = _boosting(problem, split, end)
+    yield baseline
+
+
+@dataclass(frozen=True)
+class _Problem:
+    features: Features
+    y: np.ndarray
+    weight: np.ndarray | None
+    task: str
+    metric: str
+    target: Target
+    n_outputs: int
+    seed: int
+    offsets: np.ndarray  # first one-hot column of each category column, and their number
+
+    def take(self, rows: np.ndarray) -> Features:
+        return {name: np.asarray(self.features[name][rows]) for name in (_SCALING, "category")}
+
+    def weights(self, rows: np.ndarray) -> np.ndarray | None:
+        return None if self.weight is None else np.asarray(self.weight[rows], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """One fold's linear model: [n_numeric, C], [n_one_hot, C], [C]; C = 1 for regression."""
+
+    numeric: np.ndarray
+    category: np.ndarray
+    intercept: np.ndarray
+    seconds: float
+    message: str = ""
+
+    @property
+    def parameters(self) -> int:
+        arrays = (self.numeric, self.category, self.intercept)
+        return sum(int(np.count_nonzero(a)) for a in arrays)
+
+
+# ---------------------------------------------------------------- constant and linear
+
+
+def _constant(problem: _Problem, rows: np.ndarray) -> _Fitted:
+    start = time.monotonic()
+    y, w = problem.y[rows], problem.weights(rows)
+    if problem.task == "regression":
+        middle = problem.metric in ("mae", "median_ae")
+        value = weighted_median(y, w) if middle else float(np.average(y, weights=w))
+        intercept = np.array([problem.target.mean + problem.target.scale * value])
+    else:
+        counts = np.bincount(y, weights=w, minlength=problem.n_outputs)
+        intercept = np.log(np.maximum(counts / counts.sum(), np.exp(_NEVER)))
+    return _Fitted(
+        np.zeros((problem.features[_SCALING].shape[1], problem.n_outputs)),
+        np.zeros((int(problem.offsets[-1]), problem.n_outputs)),
+        intercept,
+        time.monotonic() - start,
+    )
+
+
+def _linear(problem: _Problem, rows: np.ndarray) -> _Fitted:
+    """Ridge or multinomial logistic regression on scaled numbers and one-hot categories."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    start = time.monotonic()
+    used, notes = _sample(problem, rows, LINEAR_ROWS), []
+    if len(used) < len(rows):
+        notes.append(f"fitted on {len(used):,} of {len(rows):,} training rows")
+    y, w = problem.y[used], problem.weights(used)
+    x = _design(problem.take(used), problem.offsets)
+    n_numeric = problem.features[_SCALING].shape[1]
+    if problem.task == "regression":
+        ridge = Ridge(alpha=1.0, tol=1e-4).fit(x, y, w)
+        scale, mean = problem.target.scale, problem.target.mean
+        coef = ridge.coef_.reshape(-1, 1) * scale
+        intercept = np.array([mean + scale * ridge.intercept_]).ravel()
+    else:
+        seen = np.unique(y)
+        if len(seen) < 2:  # nothing to separate in this fold
+            return _constant(problem, rows)
+        logistic = LogisticRegression(C=1.0, tol=1e-4, max_iter=100)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # said in the message instead
+            logistic.fit(x, y, w)
+        if int(np.max(logistic.n_iter_)) >= logistic.max_iter:
+            notes.append(f"stopped after {logistic.max_iter} iterations, not converged")
+        coef = np.zeros((x.shape[1], problem.n_outputs))
+        intercept = np.full(problem.n_outputs, _NEVER)
+        if len(seen) == 2:  # scikit-learn keeps only the second class's half
+            coef[:, seen[1]] = logistic.coef_[0]
+            intercept[seen] = [0.0, logistic.intercept_[0]]
+        else:
+            coef[:, seen], intercept[seen] = logistic.coef_.T, logistic.intercept_
+    seconds = time.monotonic() - start
+    return _Fitted(coef[:n_numeric], coef[n_numeric:], intercept, seconds, "; ".join(notes))
+
+
+def _sample(problem: _Problem, rows: np.ndarray, limit: int) -> np.ndarray:
+    """At most about `limit` of `rows`, sorted, with a row of every class that has one."""
+    if len(rows) <= limit:
+        return rows
+    rng = np.random.default_rng(problem.seed)
+    used = rng.choice(rows, limit, replace=False)
+    if problem.task != "regression":
+        _, first = np.unique(problem.y[rows], return_index=True)
+        used = np.union1d(used, rows[first])
+    return np.sort(used)
+
+
+def _design(features: Features, offsets: np.ndarray) -> np.ndarray | csr_array:
+    """Numbers and one-hot categories [N, D]; sparse where there are categories."""
+    numeric = features[_SCALING].astype(np.float64)
+    codes = features["category"]
+    if codes.shape[1] == 0:
+        return numeric
+    from scipy.sparse import csr_array, hstack
+
+    columns = codes + offsets[:-1]
+    n, width = columns.shape
+    one_hot = csr_array(
+        (np.ones(n * width), columns.ravel().astype(np.int32), np.arange(0, n * width + 1, width)),
+        shape=(n, int(offsets[-1])),
+    )
+    return hstack([csr_array(numeric), one_hot], format="csr")
+
+
+def _from_members(name: str, fitted: list[_Fitted], problem: _Problem, split: Split) -> Baseline:
+    """One baseline from its folds' linear models."""
+    start = time.monotonic()
+    members = [_member([f], problem) for f in fitted]
+    valid = [
+        predict_member(m, problem.take(rows)) for m, rows in zip(members, split.valid, strict=True)
+    ]
+    whole = _member(fitted, problem)
+    return Baseline(
+        name=name,
+        predictions_valid=np.concatenate(valid),
+        predictions_audit=predict_member(whole, problem.take(split.audit)),
+        parameters=max(f.parameters for f in fitted),
+        seconds=sum(f.seconds for f in fitted) + time.monotonic() - start,
+        member=whole,
+        message=fitted[0].message,
+    )
+
+
+def _member(fitted: list[_Fitted], problem: _Problem) -> dict[str, np.ndarray]:
+    return {
+        "numeric": np.stack([f.numeric for f in fitted]),
+        "category": np.stack([f.category for f in fitted]),
+        "intercept": np.stack([f.intercept for f in fitted]),
+        "offsets": problem.offsets,
+    }
+
+
+def predict_member(member: Mapping[str, np.ndarray], features: Features) -> np.ndarray:
+    """Predict with the `member` of a Baseline: probabilities [N, C], or numbers [N].
+
+    `features` as in `run_baselines`, any rows. The folds' models (axis 0 of the member's arrays)
+    are averaged. A category code the model never saw counts as missing (code 0).
+    """
+    numeric, codes = np.asarray(features[_SCALING], np.float64), features["category"]
+    offsets = member["offsets"]
+    known = codes < np.diff(offsets)
+    columns = np.where(known, codes, 0) + offsets[:-1]
+    n_outputs = member["intercept"].shape[1]
+    total: Any = 0.0
+    for k in range(len(member["intercept"])):
+        z = numeric @ member["numeric"][k] + member["intercept"][k]
+        for j in range(columns.shape[1]):
+            z += member["category"][k][columns[:, j]]
+        total = total + (z[:, 0] if n_outputs == 1 else probabilities(z))
+    return np.asarray(total / len(member["intercept"]))
+
+
+# ---------------------------------------------------------------- gradient boosting
+
+
+def _boosting(problem: _Problem, split: Split, end: float) -> Baseline:
+    """scikit-learn's histogram gradient boosting with its defaults, as many trees as time allows.
+
+    A tree ensemble cannot be saved as a few plain arrays, so it stands in the leaderboard to be
+    beaten and is never the saved model.
+    """
+    start = time.monotonic()
+    audit = problem.take(split.audit)
+    valid_parts, audit_parts, trees, leaves = [], [], [], []
+    notes: list[str] = []
+    for k, (train, valid) in enumerate(zip(split.train, split.valid, strict=True)):
+        left = (end - time.monotonic()) / (len(split.train) - k)
+        model, used = _boost(problem, train, left)
+        valid_parts.append(_boosted(problem, model, problem.take(valid)))
+        audit_parts.append(_boosted(problem, model, audit))
+        trees.append(int(model.n_iter_))
+        leaves.append(sum(t.get_n_leaf_nodes() for step in model._predictors for t in step))
+        if used < len(train) and not notes:
+            notes.append(f"fitted on {used:,} of {len(train):,} training rows")
+    if min(trees) < BOOSTING_ITERATIONS:
+        notes.append(f"stopped by the time budget after {min(trees)} iterations")
+    return Baseline(
+        name="hist_gradient_boosting",
+        predictions_valid=np.concatenate(valid_parts),
+        predictions_audit=np.mean(audit_parts, axis=0),
+        parameters=max(leaves),
+        seconds=time.monotonic() - start,
+        member=None,
+        message="; ".join(notes),
+    )
+
+
+def _boost(problem: _Problem, rows: np.ndarray, seconds: float) -> tuple[Any, int]:
+    """A model of up to 100 iterations fitted within about `seconds`, and how many rows it saw."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    start = time.monotonic()
+    codes = problem.features["category"]
+    width = problem.features[_SCALING].shape[1] + codes.shape[1]
+    # Two guesses keep the first, unmeasured iterations affordable: 8 million cells for memory and,
+    # for time, a million row-columns (times classes) per second.
+    affordable = int(max(seconds, 0.1) * 2e6 / (max(width, 1) * problem.n_outputs**0.5))
+    used = _sample(problem, rows, max(500, min(BOOSTING_CELLS // max(width, 1), affordable)))
+    sizes = np.diff(problem.offsets)
+    kind: Any = HistGradientBoostingClassifier
+    options: dict[str, Any] = {}
+    if problem.task == "regression":
+        kind = HistGradientBoostingRegressor
+        middle = problem.metric in ("mae", "median_ae")
+        options["loss"] = "absolute_error" if middle else "squared_error"
+    model = kind(
+        max_iter=5,
+        early_stopping=False,
+        warm_start=True,
+        random_state=problem.seed,
+        categorical_features=np.r_[
+            np.zeros(width - codes.shape[1], bool), sizes <= 255
+        ],  # its bins hold no more categories than that; the rest are used as numbers
+        **options,
+    )
+    y = problem.y[used]
+    x = _columns(problem.take(used))
+    w = problem.weights(used)
+    if problem.task != "regression" and len(np.unique(y)) < 2:
+        # Boosting refuses a single class: give it one far-away row of another, without weight.
+        y = np.r_[y, (y[0] + 1) % problem.n_outputs]
+        x, w = np.r_[x, x[:1]], np.r_[np.ones(len(y) - 1) if w is None else w, 0.0]
+    model.fit(x, y, w)
+    spent = time.monotonic() - start
+    # The next fit repeats the binning, so the rate is on the safe side.
+    more = int((seconds - spent) * 0.8 / (spent / model.max_iter))
+    if more > 0:
+        model.set_params(max_iter=min(BOOSTING_ITERATIONS, model.max_iter + more))
+        model.fit(x, y, w)
+    return model, len(used)
+
+
+def _columns(features: Features) -> np.ndarray:
+    return np.hstack([features[_SCALING], features["category"].astype(np.float32)])
+
+
+def _boosted(problem: _Problem, model: Any, features: Features) -> np.ndarray:
+    n = len(features[_SCALING])
+    if problem.task == "regression":
+        value = model.predict(_columns(features)) if n else np.zeros(0)
+        return np.asarray(problem.target.mean + problem.target.scale * value)
+    out = np.zeros((n, problem.n_outputs))
+    if n:
+        out[:, model.classes_] = model.predict_proba(_columns(features))
+    return out
+
+
+@contextmanager
+def _threads(limit: int) -> Iterator[None]:
+    """Hold BLAS and OpenMP to `limit` threads: the workers need the other cores."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=limit):
+        yield
