@@ -313,7 +313,7 @@ def _boost(problem: _Problem, rows: np.ndarray, seconds: float) -> tuple[Any, in
     """A model of up to 100 iterations fitted within about `seconds`, and how many rows it saw."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    start = time.monotonic()
+    end = time.monotonic() + seconds
     codes = problem.features["category"]
     width = problem.features[_SCALING].shape[1] + codes.shape[1]
     # Two guesses keep the first, unmeasured iterations affordable: 8 million cells for memory and,
@@ -328,7 +328,7 @@ def _boost(problem: _Problem, rows: np.ndarray, seconds: float) -> tuple[Any, in
         middle = problem.metric in ("mae", "median_ae")
         options["loss"] = "absolute_error" if middle else "squared_error"
     model = kind(
-        max_iter=5,
+        max_iter=2,
         early_stopping=False,
         warm_start=True,
         random_state=problem.seed,
@@ -344,13 +344,18 @@ def _boost(problem: _Problem, rows: np.ndarray, seconds: float) -> tuple[Any, in
         # Boosting refuses a single class: give it one far-away row of another, without weight.
         y = np.r_[y, (y[0] + 1) % problem.n_outputs]
         x, w = np.r_[x, x[:1]], np.r_[np.ones(len(y) - 1) if w is None else w, 0.0]
-    model.fit(x, y, w)
-    spent = time.monotonic() - start
-    # The next fit repeats the binning, so the rate is on the safe side.
-    more = int((seconds - spent) * 0.8 / (spent / model.max_iter))
-    if more > 0:
-        model.set_params(max_iter=min(BOOSTING_ITERATIONS, model.max_iter + more))
+    # Steps that double while they fit: a step costs at most as much per iteration as the one
+    # before, which had the same fixed part (binning), up to deeper trees and a busier machine.
+    step = model.max_iter
+    while True:
+        before = time.monotonic()
         model.fit(x, y, w)
+        now = time.monotonic()
+        rate = 1.3 * (now - before) / step
+        step = min(2 * step, BOOSTING_ITERATIONS - model.max_iter, int((end - now) / rate))
+        if step <= 0:
+            break
+        model.set_params(max_iter=model.max_iter + step)
     return model, len(used)
 
 
