@@ -104,6 +104,17 @@ class Candidate:
         """Hash of what chooses the program: candidates of one family can be trained fused."""
         return _digest([self.architecture, self.static, self.optimizer])
 
+    @cached_property
+    def settings(self) -> tuple[Any, ...]:
+        """All that is trained apart from the seed: equal settings are the same experiment."""
+        return (
+            self.architecture,
+            tuple(self.static.items()),
+            self.optimizer,
+            self.schedule,
+            tuple(self.numeric.items()),
+        )
+
     def __hash__(self) -> int:
         return hash(self.id)
 

@@ -1,0 +1,46 @@
+"""Controllers: who proposes. One file each, one line in `CONTROLLERS`. No torch.
+
+A controller is a pure function `(space, history, n, rng) -> candidates`: the same arguments give
+the same answer in any process, so a run is resumed by replaying its history.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adanet_py.controllers.evolution import evolution
+from adanet_py.controllers.families import Controller
+from adanet_py.controllers.quasi_random import quasi_random
+from adanet_py.controllers.random import random
+from adanet_py.controllers.samplers import from_sampler
+from adanet_py.controllers.tpe import tpe
+from adanet_py.errors import ConfigError, check_known
+
+CONTROLLERS: dict[str, Controller] = {
+    "random": random,
+    "quasi_random": quasi_random,
+    "tpe": tpe,
+    "evolution": evolution,
+}
+
+__all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler"]
+
+
+def find_controller(controller: Any) -> Controller:
+    """The controller of a name, an Optuna sampler, or a function given by the user.
+
+    Raises:
+        ConfigError: an unknown name (the nearest is suggested), or neither of the three.
+    """
+    if isinstance(controller, str):
+        check_known("controller", controller, CONTROLLERS, ConfigError)
+        return CONTROLLERS[controller]
+    if any(t.__module__.startswith("optuna.") for t in type(controller).__mro__):
+        return from_sampler(controller)
+    if callable(controller) and not isinstance(controller, type):
+        found: Controller = controller
+        return found
+    raise ConfigError(
+        f"Expected a controller: one of {', '.join(CONTROLLERS)}, an Optuna sampler, or a function "
+        f"(space, history, n, rng) -> list of candidates; found {controller!r}."
+    )

@@ -1,0 +1,113 @@
+"""Regularised evolution (Real et al. 2019, "Regularized Evolution for Image Classifier
+Architecture Search", arXiv 1802.01548), in families.
+
+The population is the last results, so that everybody dies of age and a lucky score does not live
+for ever. A tournament chooses the parent of a whole family; its program changes in at most one
+decision, and each member changes the numbers of a good relative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from adanet_py.controllers.families import Proposal, propose
+from adanet_py.records import Candidate, History, Scalar
+from adanet_py.space import (
+    Assignment,
+    SearchSpace,
+    fill,
+    mutate_assignment,
+    project,
+)
+
+POPULATION = 64  # the last results that can be parents
+TOURNAMENT = 12  # of which so many are compared
+WARM_UP = 16  # fewer usable results than this: random programs half of the time
+_NEW_PROGRAM = 0.7  # share of families whose program differs from their parent's
+_SECOND_CHANGE = 0.4  # chance of one more changed number, again and again
+
+
+class _Parent(NamedTuple):
+    assignment: Assignment
+    reward: float
+    id: str
+
+
+def evolution(
+    space: SearchSpace, history: History, n: int, rng: np.random.Generator
+) -> list[Candidate]:
+    """Children of tournament winners; see the module."""
+    population = _population(space, history)
+    numbers = {d.name for d in space.decisions if not d.static}
+    programs = {d.name for d in space.decisions if d.static}
+
+    def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
+        if program is None:
+            return _new_family()
+        if anchor is not None:
+            base, parent = dict(anchor), None
+        else:
+            relatives = _relatives(population, program)
+            if not relatives:
+                return fill(space, program, rng), None, None
+            winner = _tournament(relatives, rng)
+            base, parent = winner.assignment, winner.id
+        # The program is the family's; numbers that mean the same in the relative are inherited.
+        child = fill(space, {**base, **program}, rng)
+        changed: list[str] = []
+        while not changed or rng.random() < _SECOND_CHANGE:
+            child, move = mutate_assignment(space, child, rng, numbers)
+            if move is None:
+                break
+            changed.append(move)
+        return child, parent, _move(changed)
+
+    def _new_family() -> Proposal:
+        if not population or (len(population) < WARM_UP and rng.random() < 0.5):
+            return fill(space, {}, rng), None, None
+        parent = _tournament(population, rng)
+        child, changed = parent.assignment, []
+        if rng.random() < _NEW_PROGRAM:
+            child, move = mutate_assignment(space, child, rng, programs)
+            changed = [move] if move else []
+        if not changed:
+            child, move = mutate_assignment(space, child, rng, numbers)
+            changed = [move] if move else []
+        return child, parent.id, _move(changed)
+
+    return propose(space, history, n, rng, draw)
+
+
+def _population(space: SearchSpace, history: History) -> list[_Parent]:
+    """The last usable results that have a place in the space, oldest first."""
+    out: list[_Parent] = []
+    usable = (r for r in reversed(history.results) if r.status.usable and np.isfinite(r.reward))
+    for result in islice(usable, POPULATION):
+        assignment = project(space, result.candidate)
+        if assignment is not None:
+            out.append(_Parent(assignment, result.reward, result.candidate.id))
+    return out[::-1]
+
+
+def _relatives(population: Sequence[_Parent], program: Mapping[str, Scalar]) -> list[_Parent]:
+    """Those who share the optimizer, whose numbers matter most; of the same program if two do."""
+    same = [p for p in population if p.assignment.items() >= program.items()]
+    if len(same) >= 2:
+        return same
+    near = [p for p in population if p.assignment["optimizer"] == program["optimizer"]]
+    nearest = [p for p in near if p.assignment["architecture"] == program["architecture"]]
+    return nearest or near
+
+
+def _tournament(population: Sequence[_Parent], rng: np.random.Generator) -> _Parent:
+    size = min(TOURNAMENT, max(2, len(population) // 4), len(population))
+    chosen = rng.choice(len(population), size=size, replace=False)
+    return max((population[i] for i in chosen), key=lambda p: p.reward)
+
+
+def _move(changed: Sequence[str]) -> str | None:
+    return "change " + ", ".join(changed) if changed else None

@@ -1,0 +1,231 @@
+"""Any Optuna sampler as a controller.
+
+Two studies are rebuilt in memory from a bounded part of the history at every call: one of programs
+(each with the best reward of its settings, so that a program is judged by what it can do) and one
+of settings for the chosen architecture and optimizer. Nothing is kept between calls, so a
+controller stays a pure function; no database sits in the loop.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adanet_py.controllers.families import Controller, Proposal, propose
+from adanet_py.records import Candidate, History, Scalar
+from adanet_py.space import Assignment, Decision, SearchSpace, project
+from adanet_py.space_points import is_active
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+REMEMBERED = 100  # results a study is rebuilt from: the best quarter and the latest of the rest
+_ENOUGH = 10  # results of an architecture and optimizer needed to look at them alone
+
+Scored = tuple[Candidate, float | None]  # reward; None while pending
+
+
+def from_sampler(
+    sampler: BaseSampler | Callable[[int], BaseSampler], remembered: int = REMEMBERED
+) -> Controller:
+    """A controller that asks `sampler`: an Optuna sampler, or a function from a seed to one.
+
+    A sampler given as an object is copied at every call and the copy's random states are seeded
+    from `rng`; the object itself never changes. Samplers that keep their place in the study (grid,
+    quasi-random) start anew at each call, and what was proposed before is skipped. Failed results
+    count as somewhat worse than the worst usable one. At most `remembered` results enter a study.
+    """
+
+    def controller(
+        space: SearchSpace, history: History, n: int, rng: np.random.Generator
+    ) -> list[Candidate]:
+        program_seed, settings_seed = (int(s) for s in rng.integers(2**31, size=2))
+        scored = _scored(history)
+        studies: dict[tuple[Scalar, Scalar] | None, Study] = {}
+
+        def study(key: tuple[Scalar, Scalar] | None) -> Study:
+            if key not in studies:
+                rows = _programs(scored) if key is None else _settings(scored, *key)
+                made = _seeded(sampler, program_seed if key is None else settings_seed)
+                studies[key] = _study(space, rows, made, static=key is None, remembered=remembered)
+            return studies[key]
+
+        def draw(
+            program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None
+        ) -> Proposal:
+            if program is None:
+                program = _ask(space, study(None), {}, static=True)
+            key = program["architecture"], program["optimizer"]
+            return _ask(space, study(key), program, static=False), None, None
+
+        with _quiet():
+            return propose(space, history, n, rng, draw)
+
+    return controller
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna reports every new study; there are two at each call."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _seeded(sampler: Any, seed: int) -> BaseSampler:
+    from optuna.samplers import BaseSampler
+
+    if not isinstance(sampler, BaseSampler):
+        made: BaseSampler = sampler(seed)
+        return made
+    copied = copy.deepcopy(sampler)
+    for index, state in enumerate(_random_states(copied, set())):
+        state.seed(np.random.SeedSequence([seed, index]).generate_state(4))
+    return copied
+
+
+def _random_states(owner: Any, seen: set[int]) -> Iterator[np.random.RandomState]:
+    """The random states of a sampler, of samplers inside it and of their helpers."""
+    for value in vars(owner).values():
+        # A LazyRandomState makes its state when `rng` is first read; hence the attribute first.
+        value = getattr(value, "rng", value)
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, np.random.RandomState):
+            yield value
+        elif type(value).__module__.startswith("optuna.samplers") and hasattr(value, "__dict__"):
+            yield from _random_states(value, seen)
+
+
+def _scored(history: History) -> list[Scored]:
+    """Every network with its reward, failures included, then what is pending."""
+    networks = list(history.networks())
+    usable = [r.reward for r in networks if r.status.usable and np.isfinite(r.reward)]
+    # A failure must count: a model that never hears of it proposes the same region again.
+    low, high = (min(usable), max(usable)) if usable else (0.0, 0.0)
+    failed = low - 0.1 * (high - low or 1.0)
+    rewards = (r.reward if r.status.usable and np.isfinite(r.reward) else failed for r in networks)
+    scored: list[Scored] = [
+        (r.candidate, reward) for r, reward in zip(networks, rewards, strict=True)
+    ]
+    return scored + [(c, None) for c in history.pending]
+
+
+def _programs(scored: Iterable[Scored]) -> list[Scored]:
+    """One row per program, in order of its first candidate, with its best reward so far."""
+    best: dict[Any, Scored] = {}
+    for candidate, reward in scored:
+        key = candidate.settings[:3]
+        known = best.get(key)
+        if known is None or (reward is not None and (known[1] is None or reward > known[1])):
+            best[key] = candidate, reward
+    return list(best.values())
+
+
+def _settings(scored: Sequence[Scored], architecture: Scalar, optimizer: Scalar) -> list[Scored]:
+    """Rows that share the architecture and optimizer; the optimizer alone where they are few."""
+    near = [row for row in scored if row[0].optimizer == optimizer]
+    same = [row for row in near if row[0].architecture == architecture]
+    return same if len(same) >= _ENOUGH else near
+
+
+def _study(
+    space: SearchSpace,
+    rows: Sequence[Scored],
+    sampler: BaseSampler,
+    *,
+    static: bool,
+    remembered: int,
+) -> Study:
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    done = [i for i, row in enumerate(rows) if row[1] is not None]
+    by_reward = sorted(done, key=lambda i: (-float(rows[i][1] or 0.0), i))
+    kept = set(by_reward[: remembered // 4])
+    kept.update([i for i in done if i not in kept][len(kept) - remembered :])
+    kept.update([i for i, row in enumerate(rows) if row[1] is None][-remembered // 4 :])
+    trials: list[FrozenTrial] = []
+    for i in sorted(kept):
+        candidate, reward = rows[i]
+        assignment = project(space, candidate)
+        if assignment is None:
+            continue
+        used = [d for d in _open(space, assignment, static) if d.name in assignment]
+        trials.append(
+            create_trial(
+                state=TrialState.RUNNING if reward is None else TrialState.COMPLETE,
+                value=reward,
+                params={d.name: _inward(d, assignment[d.name]) for d in used},
+                distributions={d.name: _distribution(d) for d in used},
+            )
+        )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.add_trials(trials)
+    return study
+
+
+def _open(space: SearchSpace, assignment: Mapping[str, Scalar], static: bool) -> Iterator[Decision]:
+    """Decisions of one kind that have something to decide."""
+    return (d for d in space.decisions if d.static == static and d.size > 1)
+
+
+def _ask(
+    space: SearchSpace, study: Study, program: Mapping[str, Scalar], *, static: bool
+) -> Assignment:
+    """One trial of `study` over the decisions of its kind; the others come from `program`."""
+    trial = study.ask()
+    out: Assignment = {}
+    for d in space.decisions:
+        if (static and not d.static) or not is_active(d, out):
+            continue
+        if d.name in program:
+            out[d.name] = program[d.name]
+        elif d.size <= 1:
+            out[d.name] = d.domain[0]
+        elif d.kind == "choice" and not d.ordered:
+            out[d.name] = d.domain[trial.suggest_categorical(d.name, tuple(range(len(d.domain))))]
+        elif d.kind == "choice":
+            out[d.name] = d.domain[trial.suggest_int(d.name, 0, len(d.domain) - 1)]
+        elif d.kind == "int":
+            low, high = d.ends
+            out[d.name] = trial.suggest_int(d.name, int(low), int(high), log=d.log)
+        else:
+            out[d.name] = d.tidy(trial.suggest_float(d.name, *d.ends, log=d.log))
+    return out
+
+
+def _distribution(d: Decision) -> BaseDistribution:
+    """What `_ask` suggests from, for a trial of the past."""
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if d.kind == "choice":
+        # By position: words have none, rising numbers have neighbours.
+        last = len(d.domain) - 1
+        return IntDistribution(0, last) if d.ordered else CategoricalDistribution(range(last + 1))
+    low, high = d.ends
+    if d.kind == "int":
+        return IntDistribution(int(low), int(high), log=d.log)
+    return FloatDistribution(low, high, log=d.log)
+
+
+def _inward(d: Decision, value: Scalar) -> Any:
+    """The value a trial holds for `value`."""
+    return d.domain.index(value) if d.kind == "choice" else value

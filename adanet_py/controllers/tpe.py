@@ -1,0 +1,20 @@
+"""Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023), Optuna's, in batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adanet_py.controllers.samplers import from_sampler
+
+if TYPE_CHECKING:
+    from optuna.samplers import TPESampler
+
+
+def _sampler(seed: int) -> TPESampler:
+    from optuna.samplers import TPESampler
+
+    # constant_liar: members of a batch and what is pending count as bad, so that a batch spreads.
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+tpe = from_sampler(_sampler)

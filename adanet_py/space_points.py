@@ -1,0 +1,365 @@
+"""Points of a search space: draw, change, check, and map to the unit cube.
+
+A point is an *assignment*: the value of every active decision by name. A decision is active when
+the decisions it hangs on have the values it asks for. Whatever is not decided takes the value in
+`SearchSpace.fixed`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from adanet_py.records import Candidate, Scalar
+
+Assignment = dict[str, Scalar]
+_DIGITS = 6  # significant digits of a drawn number: enough, and pleasant to read in a leaderboard
+_STEP = 0.15  # standard deviation of a mutation in the unit interval
+
+
+def _is_number(value: Scalar) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing a search decides.
+
+    `domain` holds the choices, or the low and high end of a range. `when` lists the conditions:
+    decision name and the values of it for which this one is active. `static` decisions choose the
+    program a candidate is trained in, the others are numbers in it.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    kind: str  # "choice", "int" or "float"
+    domain: tuple[Scalar, ...]
+    log: bool = False
+    when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
+    static: bool = False
+
+    @property
+    def size(self) -> float:
+        """Number of values; infinite for a real range."""
+        if self.kind == "choice":
+            return len(self.domain)
+        low, high = self.ends
+        if self.kind == "int":
+            return high - low + 1
+        return math.inf if high > low else 1
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Low and high end of a range."""
+        low, high = self.domain
+        return low, high  # type: ignore[return-value]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether neighbouring values are alike: ranges, and choices that are rising numbers."""
+        if self.kind != "choice":
+            return True
+        numbers = [v for v in self.domain if _is_number(v)]
+        return len(numbers) == len(self.domain) and all(a < b for a, b in pairwise(numbers))
+
+    @cached_property
+    def _scaled_ends(self) -> tuple[float, float]:
+        low, high = self.ends
+        if self.kind == "int":  # every integer owns an equally wide part of the interval
+            low, high = low - 0.5, high + 0.5
+        return (math.log(low), math.log(high)) if self.log else (low, high)
+
+    def at(self, u: float) -> Scalar:
+        """The value at `u` in [0, 1]."""
+        if self.kind == "choice":
+            return self.domain[min(int(u * len(self.domain)), len(self.domain) - 1)]
+        low, high = self._scaled_ends
+        x = low + u * (high - low)
+        x = math.exp(x) if self.log else x
+        return self.tidy(x)
+
+    def tidy(self, x: float) -> float:
+        """The number of a range at or next to `x`, with few digits."""
+        low, high = self.ends
+        if self.kind == "int":
+            return int(min(max(round(x), low), high))
+        return float(min(max(float(f"{x:.{_DIGITS}g}"), low), high))
+
+    def unit(self, value: Scalar) -> float:
+        """Inverse of `at`: the middle of the part of [0, 1] that belongs to `value`."""
+        if self.kind == "choice":
+            return (self.domain.index(value) + 0.5) / len(self.domain)
+        low, high = self._scaled_ends
+        x: float = math.log(value) if self.log else value  # type: ignore[arg-type,assignment]
+        return min(max((x - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether `value` is in the domain."""
+        if self.kind == "choice":
+            is_bool = isinstance(value, bool)
+            return any(value == c and is_bool == isinstance(c, bool) for c in self.domain)
+        if not _is_number(value):
+            return False
+        low, high = self.ends
+        return low <= value <= high and (self.kind == "float" or float(value).is_integer())
+
+    def closest(self, value: Scalar) -> Scalar:
+        """The allowed value nearest to `value`; None where nothing is near (another word)."""
+        if self.allows(value):
+            return value
+        if not _is_number(value) or not self.ordered:
+            return None
+        if self.kind == "choice":
+            return min(self.domain, key=lambda c: abs(c - value))  # type: ignore[operator]
+        low, high = self.ends
+        clipped = min(max(value, low), high)
+        return round(clipped) if self.kind == "int" else clipped
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """What may vary, and what it is otherwise.
+
+    `decisions` are in an order in which every condition comes before what hangs on it. `fixed` is
+    the value of every knob that is not decided, by the same dotted names. `knobs` names the knobs
+    of an architecture (static and numeric), an optimizer, a schedule, and "general". `start` is
+    tried first. `text` is the YAML the space was read from.
+    """
+
+    name: str
+    summary: str
+    decisions: tuple[Decision, ...]
+    fixed: Mapping[str, Scalar]
+    knobs: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # section.entry: static, numeric
+    start: tuple[Candidate, ...] = ()
+    text: str = field(default="", repr=False)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Decision]:
+        """Decisions by name."""
+        return {d.name: d for d in self.decisions}
+
+
+def is_active(decision: Decision, assignment: Mapping[str, Scalar]) -> bool:
+    """Whether `decision` matters, given the decisions before it."""
+    return all(name in assignment and assignment[name] in values for name, values in decision.when)
+
+
+def fill(space: SearchSpace, given: Mapping[str, Scalar], rng: np.random.Generator) -> Assignment:
+    """A whole assignment: what is `given` where it is active, the rest drawn uniformly."""
+    out: Assignment = {}
+    for decision in space.decisions:
+        if is_active(decision, out):
+            if decision.name in given:
+                out[decision.name] = given[decision.name]
+            else:
+                out[decision.name] = decision.at(rng.random())
+    return out
+
+
+def assemble(
+    space: SearchSpace,
+    assignment: Mapping[str, Scalar],
+    seed: int,
+    parent: str | None = None,
+    move: str | None = None,
+) -> Candidate:
+    """The candidate an assignment stands for."""
+    entries = {
+        "architectures": str(assignment["architecture"]),
+        "optimizers": str(assignment["optimizer"]),
+        "schedules": str(assignment["schedule"]),
+        "general": "",
+    }
+    static: dict[str, Scalar] = {}
+    numeric: dict[str, Any] = {}
+    for section, entry in entries.items():
+        prefix = f"{section}.{entry}" if entry else section
+        for names, values in zip(space.knobs[prefix], (static, numeric), strict=True):
+            for knob in names:
+                name = f"{prefix}.{knob}"
+                values[knob] = assignment[name] if name in assignment else space.fixed[name]
+    return Candidate(
+        architecture=entries["architectures"],
+        static=static,
+        optimizer=entries["optimizers"],
+        schedule=entries["schedules"],
+        numeric=numeric,
+        seed=seed,
+        parent=parent,
+        move=move,
+    )
+
+
+def _value(decision: Decision, candidate: Candidate) -> Scalar:
+    if len(decision.path) == 1:
+        return str(getattr(candidate, decision.path[0]))
+    knob = decision.path[-1]
+    return candidate.static[knob] if knob in candidate.static else candidate.numeric.get(knob)
+
+
+def project(space: SearchSpace, candidate: Candidate) -> Assignment | None:
+    """The assignment of `candidate`, numbers moved into their ranges.
+
+    None where that is impossible: a word or a knob that the space does not have. So a candidate
+    from elsewhere (a start outside the ranges, a refinement) can still be learned from.
+    """
+    out: Assignment = {}
+    for decision in space.decisions:
+        if is_active(decision, out):
+            value = decision.closest(_value(decision, candidate))
+            if value is None:
+                return None
+            out[decision.name] = value
+    return out
+
+
+def draw_seed(rng: np.random.Generator) -> int:
+    """A seed for a candidate."""
+    return int(rng.integers(2**31))
+
+
+def sample(space: SearchSpace, rng: np.random.Generator) -> Candidate:
+    """A candidate drawn uniformly (each choice and each range, in its scale)."""
+    return assemble(space, fill(space, {}, rng), draw_seed(rng))
+
+
+def neighbour(decision: Decision, value: Scalar, rng: np.random.Generator) -> Scalar:
+    """Another value of `decision` near `value`; the same only if there is no other."""
+    if decision.size <= 1:
+        return value
+    if not decision.ordered:
+        others = [c for c in decision.domain if c != value]
+        return others[int(rng.integers(len(others)))]
+    start = decision.unit(value)
+    for _ in range(16):
+        u = abs(start + rng.normal() * _STEP)  # reflected at both ends
+        moved = decision.at(2.0 - u if u > 1.0 else u)
+        if moved != value:
+            return moved
+    # A few values in a wide part each (three choices): the step rarely leaves; take the next one.
+    step = 1.0 / decision.size if math.isfinite(decision.size) else _STEP
+    up = start + step <= 1.0 and (start - step < 0.0 or rng.random() < 0.5)
+    return decision.at(start + step if up else start - step)
+
+
+def mutate_assignment(
+    space: SearchSpace,
+    assignment: Mapping[str, Scalar],
+    rng: np.random.Generator,
+    among: Collection[str] | None = None,
+) -> tuple[Assignment, str | None]:
+    """Change one active decision (one of `among`, if given) that has another value.
+
+    Decisions that become active are drawn, those that no longer are fall away, the rest stays.
+    Returns the new assignment and the name of the changed decision, None if nothing could change.
+    """
+    movable = [
+        d
+        for d in space.decisions
+        if d.name in assignment and d.size > 1 and (among is None or d.name in among)
+    ]
+    if not movable:
+        return dict(assignment), None
+    decision = movable[int(rng.integers(len(movable)))]
+    changed = dict(assignment)
+    changed[decision.name] = neighbour(decision, assignment[decision.name], rng)
+    return fill(space, changed, rng), decision.name
+
+
+def mutate(space: SearchSpace, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+    """A child of `candidate` in the space that differs in one decision (and what hangs on it).
+
+    A candidate that has no place in the space gives a sample instead.
+    """
+    assignment = project(space, candidate)
+    if assignment is None:
+        return sample(space, rng)
+    changed, move = mutate_assignment(space, assignment, rng)
+    return assemble(space, changed, draw_seed(rng), parent=candidate.id, move=f"change {move}")
+
+
+def contains(space: SearchSpace, candidate: Candidate) -> str | None:
+    """None if `candidate` is inside the space, else the reason why not, a sentence."""
+    assignment: Assignment = {}
+    for decision in space.decisions:
+        if not is_active(decision, assignment):
+            continue
+        value = _value(decision, candidate)
+        if not decision.allows(value):
+            ends = list(decision.domain)
+            wanted = f"one of {ends}" if decision.kind == "choice" else f"{ends[0]} to {ends[-1]}"
+            return f"{decision.name} is {value!r}; expected {wanted}."
+        assignment[decision.name] = value
+    inside = assemble(space, assignment, candidate.seed)
+    for kind in ("static", "numeric"):
+        expected, found = getattr(inside, kind), getattr(candidate, kind)
+        for knob in sorted(expected.keys() | found.keys()):
+            if knob not in found:
+                return f"{kind} {knob!r} is missing."
+            if knob not in expected:
+                return f"{kind} {knob!r} is not a knob of this architecture, optimizer or schedule."
+            if expected[knob] != found[knob]:
+                return f"{knob} is {found[knob]!r}; the space keeps it at {expected[knob]!r} here."
+    return None
+
+
+def encode(space: SearchSpace, candidate: Candidate) -> npt.NDArray[np.float64]:
+    """The candidate's place in the unit cube: [D], one number per decision, inactive ones 0.5."""
+    assignment = project(space, candidate)
+    if assignment is None:
+        raise ValueError(f"candidate {candidate.id} has no place in the space {space.name!r}")
+    return encode_assignment(space, assignment)
+
+
+def encode_assignment(
+    space: SearchSpace, assignment: Mapping[str, Scalar]
+) -> npt.NDArray[np.float64]:
+    """As `encode`, of an assignment: [D]."""
+    return np.array(
+        [d.unit(assignment[d.name]) if d.name in assignment else 0.5 for d in space.decisions]
+    )
+
+
+def decode_assignment(space: SearchSpace, u: npt.ArrayLike) -> Assignment:
+    """The assignment at a place in the unit cube [D]; inactive coordinates are ignored."""
+    out: Assignment = {}
+    for decision, x in zip(space.decisions, np.asarray(u, dtype=float), strict=True):
+        if is_active(decision, out):
+            out[decision.name] = decision.at(float(x))
+    return out
+
+
+def decode(space: SearchSpace, u: npt.ArrayLike, seed: int) -> Candidate:
+    """The candidate at a place in the unit cube [D]."""
+    return assemble(space, decode_assignment(space, u), seed)
+
+
+def every_assignment(space: SearchSpace) -> Iterator[Assignment]:
+    """All assignments of a finite space, one by one; a real range gives its low end only."""
+
+    def walk(index: int, partial: Assignment) -> Iterator[Assignment]:
+        if index == len(space.decisions):
+            yield dict(partial)
+            return
+        decision = space.decisions[index]
+        if not is_active(decision, partial):
+            yield from walk(index + 1, partial)
+            return
+        values: Collection[Scalar] = decision.domain
+        if decision.kind != "choice":
+            low, high = decision.ends
+            values = range(int(low), int(high) + 1) if decision.kind == "int" else (low,)
+        for value in values:
+            partial[decision.name] = value
+            yield from walk(index + 1, partial)
+        del partial[decision.name]
+
+    return walk(0, {})
