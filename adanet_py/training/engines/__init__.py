@@ -1,0 +1,28 @@
+"""Engines: ways to advance a group of candidates; importing this package loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adanet_py.training.engines.program import Program
+
+ENGINES: dict[str, tuple[str, str]] = {
+    "stacked": (
+        "adanet_py.training.engines.stacked:StackedEngine",
+        "all members of a group as one program, stacked along a leading axis",
+    ),
+    "separate": (
+        "adanet_py.training.engines.separate:SeparateEngine",
+        "plain PyTorch, one candidate at a time",
+    ),
+}
+
+
+def make_engine(name: str, program: Program) -> Any:
+    """Build the engine called `name`; loads torch."""
+    module, _, attribute = ENGINES[name][0].partition(":")
+    engine: Callable[[Program], Any] = getattr(import_module(module), attribute)
+    return engine(program)

@@ -1,0 +1,152 @@
+"""From a table to what workers train on: columns, task, split, preprocessing, arrays on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adanet_py.data.columns import Column, infer_columns
+from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
+from adanet_py.data.source import ArraySource, write_arrays
+from adanet_py.data.splits import Split, make_split
+from adanet_py.data.table import read_table
+from adanet_py.data.target import Target, fit_target, infer_task
+from adanet_py.journal import write_atomic
+from adanet_py.metrics import resolve_metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from adanet_py.config import SearchConfig
+
+PROBE_ROWS = 64  # rows the saved model is checked on
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything known of the data once training starts; the rows themselves are in `source`."""
+
+    name: str
+    task: str
+    metric: str
+    target_name: str
+    target: Target
+    columns: tuple[Column, ...]
+    preprocessor: Preprocessor
+    split: Split
+    source: ArraySource
+    class_weight: tuple[float, ...] | None
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the largest training part."""
+        return max(len(r) for r in self.split.train)
+
+    @property
+    def target_scale(self) -> tuple[float, float]:
+        """(mean, scale) that undo the standardisation of a regression target."""
+        return (self.target.mean, self.target.scale)
+
+
+def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None) -> _Read:
+    """Read and check the data: every error a user can make with it is raised here."""
+    table = read_table(
+        data,
+        target=config.target,
+        drop=config.drop,
+        weight=config.weight,
+        group=config.group,
+        time_column=config.time_column,
+        split=config.split,
+        strict=config.strict,
+    )
+    assert table.target is not None
+    task = infer_task(table.target, config.task)
+    metric = resolve_metric(config.metric, task).name
+    target = fit_target(table.target, task)
+    columns, notes = infer_columns(table.frame, types=types, strict=config.strict)
+    split = make_split(
+        table.target,
+        task,
+        folds=config.folds,
+        group=table.group,
+        time=table.time,
+        split=table.split,
+        seed=config.seed,
+    )
+    return _Read(table, task, metric, target, columns, split, (*table.notes, *notes))
+
+
+@dataclass(frozen=True)
+class _Read:
+    table: Any
+    task: str
+    metric: str
+    target: Target
+    columns: tuple[Column, ...]
+    split: Split
+    notes: tuple[str, ...]
+
+
+def prepare(found: _Read, folder: Path, class_weight: str = "none") -> Prepared:
+    """Fit the preprocessing on the training rows, write arrays and descriptions into the run."""
+    table, split = found.table, found.split
+    rows = np.unique(np.concatenate(split.train))
+    preprocessor = fit_preprocessor(table.frame.iloc[rows], found.columns)
+    features = preprocessor.transform(table.frame)
+    y = found.target.encode(table.target)
+    weight = None if table.weight is None else np.asarray(table.weight, dtype=np.float32)
+    balance = None
+    if class_weight == "balanced" and found.task != "regression":
+        counts = np.bincount(y[rows], minlength=len(found.target.classes))
+        balance = tuple(float(v) for v in len(rows) / (len(counts) * np.maximum(counts, 1)))
+    notes = (*found.notes, *preprocessor.notes, f"Split: {split.how}.")
+    split.save(folder / "split.npz")
+    write_arrays(folder / "cache", features, y, weight, preprocessor.spec(found.target))
+    probe = split.audit if len(split.audit) else np.concatenate(split.valid)
+    probe = np.sort(probe[:PROBE_ROWS])
+    _write_probe(table.frame.iloc[probe], folder / "cache" / "probe.feather")
+    np.save(folder / "cache" / "probe_rows.npy", probe)
+    about = {
+        "name": table.name,
+        "task": found.task,
+        "metric": found.metric,
+        "target_name": str(table.target.name),
+        "target": found.target.to_json(),
+        "columns": [[c.name, c.kind, c.reason, c.format] for c in found.columns],
+        "preprocessor": preprocessor.to_json(),
+        "class_weight": balance,
+        "notes": notes,
+    }
+    write_atomic(folder / "prepared.json", json.dumps(about).encode())
+    return load_prepared(folder)
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """What `prepare` wrote."""
+    about = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+    weights = about["class_weight"]
+    return Prepared(
+        name=about["name"],
+        task=about["task"],
+        metric=about["metric"],
+        target_name=about["target_name"],
+        target=Target.from_json(about["target"]),
+        columns=tuple(Column(*c) for c in about["columns"]),
+        preprocessor=Preprocessor.from_json(about["preprocessor"]),
+        split=Split.load(folder / "split.npz"),
+        source=ArraySource.open(folder / "cache"),
+        class_weight=None if weights is None else tuple(weights),
+        notes=tuple(about["notes"]),
+    )
+
+
+def _write_probe(frame: pd.DataFrame, path: Path) -> None:
+    """A few raw rows, to check the saved model end to end; removed with the cache."""
+    frame.reset_index(drop=True).to_feather(path)

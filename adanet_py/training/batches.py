@@ -1,0 +1,80 @@
+"""Which rows the members of a group see at each step; numpy only.
+
+The training rows of a fold are an endless stream of permutations, epoch after epoch, cut into
+batches of B rows: no row is dropped at the end of an epoch, and the position is just the step.
+All candidates of a run see the same order (common random numbers).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+class BatchOrder:
+    """Row indices of every step, for each fold, as a pure function of (seed, fold, step)."""
+
+    def __init__(self, rows: tuple[npt.NDArray[np.int64], ...], batch_size: int, seed: int) -> None:
+        """`rows` are the training rows of each fold; a batch never exceeds the smallest fold."""
+        self.rows = rows
+        self.batch_size = min(batch_size, min(len(r) for r in rows))
+        self.seed = seed
+        self._permutations: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which about every row is seen once."""
+        return max(1, round(len(self.rows[0]) / self.batch_size))
+
+    def _permutation(self, fold: int, epoch: int) -> npt.NDArray[np.int64]:
+        key = (fold, epoch)
+        if key not in self._permutations:
+            for old in [k for k in self._permutations if k[0] == fold and k[1] < epoch - 1]:
+                del self._permutations[old]
+            generator = np.random.Generator(np.random.Philox(key=[self.seed, fold * 2**32 + epoch]))
+            self._permutations[key] = self.rows[fold][generator.permutation(len(self.rows[fold]))]
+        return self._permutations[key]
+
+    def take(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Row indices of steps [start, stop): [steps, folds, B]."""
+        b = self.batch_size
+        out = np.empty((stop - start, len(self.rows), b), dtype=np.int64)
+        for fold, rows in enumerate(self.rows):
+            at, end = start * b, stop * b
+            flat = np.empty(end - at, dtype=np.int64)
+            filled = 0
+            while at < end:
+                epoch, within = divmod(at, len(rows))
+                piece = self._permutation(fold, epoch)[within : within + end - at]
+                flat[filled : filled + len(piece)] = piece
+                filled += len(piece)
+                at += len(piece)
+            out[:, fold] = flat.reshape(stop - start, b)
+        return out
+
+
+def hash_words(*words: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    """Mix integers (broadcast together) into well-spread 64-bit values (splitmix64)."""
+    mixed = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for word in words:
+            mixed = (mixed ^ np.asarray(word).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mixed = (mixed ^ (mixed >> np.uint64(31))) & _MASK
+    return np.asarray(mixed)
+
+
+def member_seed(seed: int, fold: int) -> int:
+    """The seed of a candidate's member in `fold`: decides its weights and its dropout."""
+    return int(hash_words(seed, fold, 1)) & 0x7FFFFFFF
+
+
+def noise_places(seeds: npt.ArrayLike, start: int, stop: int, layers: int) -> npt.NDArray[np.int64]:
+    """Place of the dropout noise for steps [start, stop): [steps, layers, K]."""
+    steps = np.arange(start, stop).reshape(-1, 1, 1)
+    layer = np.arange(layers).reshape(1, -1, 1)
+    seeds = np.asarray(seeds).reshape(1, 1, -1)
+    return (hash_words(seeds, steps, layer) >> np.uint64(1)).astype(np.int64)

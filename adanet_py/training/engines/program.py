@@ -1,0 +1,157 @@
+"""What every engine is given: one family of candidates, the data on the device, the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adanet_py.architectures.architecture import Architecture
+from adanet_py.architectures.layers import Dropout, noise
+from adanet_py.records import Candidate, DataSpec
+from adanet_py.training.batches import BatchOrder, member_seed
+from adanet_py.training.general import GENERAL
+from adanet_py.training.losses import Loss, default_loss
+from adanet_py.training.optimizers import Optimizer
+from adanet_py.training.schedules import learning_rates
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The data on the device: numeric [N, n], category [N, c], target [N], weight [N] or None."""
+
+    numeric: Tensor
+    category: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """One family: C candidates, each trained in F folds; member f * C + c is candidate c, fold f."""
+
+    architecture: Architecture
+    optimizer: Optimizer
+    candidates: tuple[Candidate, ...]
+    spec: DataSpec
+    order: BatchOrder
+    steps: int
+    data: Tensors
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        families = {c.family for c in self.candidates}
+        if len(families) != 1:
+            raise ValueError(f"A group needs one family of candidates, got {len(families)}.")
+        noise(str(self.device))  # built here: random numbers cannot be drawn inside vmap
+
+    @property
+    def folds(self) -> int:
+        """F."""
+        return len(self.order.rows)
+
+    @property
+    def loss(self) -> Loss:
+        """The training loss of the task."""
+        return default_loss(self.spec.task)
+
+    def seeds(self) -> list[int]:
+        """The seed of every member [K]."""
+        return [member_seed(c.seed, f) for f in range(self.folds) for c in self.candidates]
+
+    def build(self, member: int) -> nn.Module:
+        """The module of one member with its initial weights, knobs set; global RNG untouched."""
+        candidate = self.candidates[member % len(self.candidates)]
+        seed = member_seed(candidate.seed, member // len(self.candidates))
+        return build_module(self.architecture, candidate, self.spec, seed).to(
+            self.device, self.dtype
+        )
+
+    def rates(self) -> np.ndarray:
+        """Learning rate per step and member [steps, K]."""
+        default = float(self.optimizer.numeric["lr"].default)  # type: ignore[arg-type]
+        return np.tile(learning_rates(self.candidates, self.steps, default), (1, self.folds))
+
+    def hyperparameters(self) -> dict[str, Tensor]:
+        """Every numeric hyperparameter of optimizer and loss: name -> [K, 1]."""
+        rows = [numeric_values(self.optimizer, c) for c in self.candidates] * self.folds
+        return {
+            name: torch.tensor([[r[name]] for r in rows], device=self.device, dtype=self.dtype)
+            for name in rows[0]
+        }
+
+
+def numeric_values(optimizer: Optimizer, candidate: Candidate) -> dict[str, float]:
+    """The optimizer's and the general hyperparameters of a candidate, defaults filled in."""
+    general = {
+        name: float(candidate.numeric.get(name, knob.default))  # type: ignore[arg-type]
+        for name, knob in GENERAL.items()
+    }
+    return general | optimizer.complete(candidate.numeric)
+
+
+def build_module(
+    architecture: Architecture, candidate: Candidate, spec: DataSpec, seed: int
+) -> nn.Module:
+    """An ordinary module for `candidate`: initial weights from `seed` alone, knob buffers set."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = architecture.build(architecture.complete(candidate.static), spec)
+    values = {
+        name: candidate.numeric.get(name, knob.default)
+        for name, knob in architecture.numeric.items()
+    }
+    for name, buffer in module.named_buffers():
+        knob = name.rsplit(".", 1)[-1]
+        if knob.startswith("knob_"):
+            buffer.fill_(values[knob.removeprefix("knob_")])
+    return module
+
+
+def dropouts(module: nn.Module) -> dict[str, Dropout]:
+    """The dropout layers in the order of the module: name of the noise buffer -> layer."""
+    return {
+        f"{name}.noise_at": layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, Dropout)
+    }
+
+
+def drops(program: Program) -> bool:
+    """Whether any member drops anything; if none does, dropout layers are skipped."""
+    knob = program.architecture.numeric.get("dropout")
+    default = float(knob.default) if knob else 0.0  # type: ignore[arg-type]
+    return any(c.numeric.get("dropout", default) > 0 for c in program.candidates)
+
+
+def merge_members(outputs: Tensor, task: str) -> Tensor:
+    """Average implicit members: [..., M, C] -> [..., C].
+
+    Classification averages probabilities and returns their logits (binary) or logs; regression
+    averages values.
+    """
+    if outputs.shape[-2] == 1:
+        return outputs.squeeze(-2)
+    if task == "regression":
+        return outputs.mean(-2)
+    if task == "binary":
+        logsigmoid = nn.functional.logsigmoid
+        return torch.logsumexp(logsigmoid(outputs), -2) - torch.logsumexp(logsigmoid(-outputs), -2)
+    return torch.logsumexp(outputs.log_softmax(-1), -2) - np.log(outputs.shape[-2])
+
+
+def as_members(outputs: Tensor, batch_dims: int) -> Tensor:
+    """Give outputs without implicit members their dimension M = 1: [..., B, M, C]."""
+    return outputs.unsqueeze(-2) if outputs.dim() == batch_dims + 1 else outputs
+
+
+def chunks(rows: Tensor, size: int) -> Sequence[Tensor]:
+    """Cut row indices [N] into pieces of at most `size`."""
+    return rows.split(max(1, size))
+
+
+State = Mapping[str, Tensor]

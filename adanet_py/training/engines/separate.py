@@ -1,0 +1,148 @@
+"""The separate engine: plain PyTorch, one member at a time, `torch.optim` steps.
+
+It is the oracle the fused engines are tested against, and the home of modules that cannot be
+vectorised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanet_py.architectures.layers import is_decayed
+from adanet_py.training.batches import noise_places
+from adanet_py.training.engines.program import (
+    Program,
+    State,
+    as_members,
+    chunks,
+    dropouts,
+    merge_members,
+    numeric_values,
+)
+
+
+class SeparateEngine:
+    """Advances C candidates in F folds, one after the other; same contract as `StackedEngine`."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.alive = list(range(len(program.candidates)))
+        members = program.folds * len(program.candidates)
+        self.modules = [program.build(m) for m in range(members)]
+        self.optimizers = [self._optimizer(m) for m in range(members)]
+        self.rates = program.rates()
+        self.seeds = np.asarray(program.seeds())
+        self.hp = [numeric_values(program.optimizer, c) for c in program.candidates] * program.folds
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers of one member."""
+        return sum(p.numel() for p in self.modules[0].parameters())
+
+    def _optimizer(self, member: int) -> torch.optim.Optimizer:
+        candidate = self.program.candidates[member % len(self.program.candidates)]
+        hp = numeric_values(self.program.optimizer, candidate)
+        named = list(self.modules[member].named_parameters())
+        yes = [p for n, p in named if is_decayed(n, tuple(p.shape))]
+        no = [p for n, p in named if not is_decayed(n, tuple(p.shape))]
+        groups = [{"params": yes, "weight_decay": hp["weight_decay"]}, {"params": no, "weight_decay": 0.0}]
+        reference: torch.optim.Optimizer = self.program.optimizer.reference(groups, hp)
+        return reference
+
+    def advance(self, start: int, stop: int, tick: Callable[[int], bool]) -> tuple[int, Tensor, Tensor]:
+        """See `StackedEngine.advance`."""
+        k = len(self.modules)
+        total, norm = torch.zeros(k, dtype=self.program.dtype), torch.zeros(k, dtype=self.program.dtype)
+        order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
+        layers = [list(dropouts(m).values()) for m in self.modules]
+        places = noise_places(self.seeds, start, stop, len(layers[0]))
+        done = start
+        for s in range(stop - start):
+            for m in range(k):
+                for layer, place in zip(layers[m], places[s, :, m], strict=True):
+                    layer.noise_at.fill_(int(place))
+                total[m] += self._step(m, start + s, order[s, m // len(self.alive)], norm)
+            done = start + s + 1
+            if tick(done):
+                break
+        return done, total / (done - start), norm
+
+    def _step(self, m: int, step: int, rows: Tensor, norm: Tensor) -> float:
+        data, module, optimizer = self.program.data, self.modules[m].train(), self.optimizers[m]
+        hp = {n: torch.tensor([[v]], device=rows.device, dtype=self.program.dtype) for n, v in self.hp[m].items()}
+        outputs = as_members(module(data.numeric[rows], data.category[rows]), 1).unsqueeze(0)
+        losses = self.program.loss.rows(outputs, data.target[rows].unsqueeze(0), hp)[0]
+        loss = (losses if data.weight is None else losses * data.weight[rows]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        limit = self.hp[m]["clip_norm"]
+        parameters = list(module.parameters())
+        norm[m] = torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else float("inf"))
+        for group in optimizer.param_groups:
+            group["lr"] = self.rates[step, m]
+        optimizer.step()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
+        """See `StackedEngine.predict`."""
+        c, folds = len(self.alive), self.program.folds
+        parts = []
+        for f in range(folds):
+            piece = rows[f] if len(rows) == folds else rows[0]
+            parts.append(torch.stack([self._predict(f * c + k, piece) for k in range(c)]))
+        return torch.cat(parts, 1) if len(rows) == folds else torch.stack(parts).mean(0)
+
+    def _predict(self, member: int, rows: np.ndarray) -> Tensor:
+        data, module = self.program.data, self.modules[member].eval()
+        pieces = chunks(torch.as_tensor(rows, device=self.program.device), 4096)
+        outputs = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
+        return merge_members(torch.cat(outputs), self.program.spec.task).cpu()
+
+    def select(self, keep: Sequence[int]) -> None:
+        """See `StackedEngine.select`."""
+        c = len(self.alive)
+        index = [f * c + k for f in range(self.program.folds) for k in keep]
+        self.alive = [self.alive[k] for k in keep]
+        self.modules = [self.modules[i] for i in index]
+        self.optimizers = [self.optimizers[i] for i in index]
+        self.hp = [self.hp[i] for i in index]
+        self.rates = self.rates[:, index]
+        self.seeds = self.seeds[index]
+
+    def snapshot(self, position: int) -> dict[str, Tensor]:
+        """See `StackedEngine.snapshot`."""
+        out = {}
+        for f in range(self.program.folds):
+            state = self.modules[f * len(self.alive) + position].state_dict()
+            out |= {f"{f}/{n}": v.clone() for n, v in state.items() if not n.endswith("noise_at")}
+        return out
+
+    def state(self) -> dict[str, Tensor]:
+        """See `StackedEngine.state`."""
+        out = {}
+        for m, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
+            out |= {f"{m}/module/{n}": v for n, v in module.state_dict().items()}
+            for i, slots in optimizer.state_dict()["state"].items():
+                out |= {f"{m}/slot/{i}/{n}": torch.as_tensor(v) for n, v in slots.items() if v is not None}
+        return out
+
+    def load(self, alive: Sequence[int], state: State) -> None:
+        """See `StackedEngine.load`."""
+        if list(alive) != self.alive:
+            self.select([self.alive.index(c) for c in alive])
+        for m, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
+            prefix = f"{m}/module/"
+            module.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+            full = optimizer.state_dict()
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, value in state.items():
+                if name.startswith(f"{m}/slot/"):
+                    i, slot = name.removeprefix(f"{m}/slot/").split("/")
+                    slots.setdefault(int(i), {})[slot] = value.clone()
+            full["state"] = slots
+            optimizer.load_state_dict(full)

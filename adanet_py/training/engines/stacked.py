@@ -1,0 +1,251 @@
+"""The stacked engine: all members of a group are one program over tensors with leading axis K.
+
+Parameters, gradient and optimizer state each live in one preallocated tensor [K, P]; the module's
+parameters are views of it. The forward is the ordinary module vectorised over K (torch.func), the
+backward is of the sum of the members' losses, the optimizer updates all members at once. Nothing
+in the loop reads a number back from the device.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from adanet_py.architectures.layers import is_decayed
+from adanet_py.training.batches import noise_places
+from adanet_py.training.engines.program import (
+    Program,
+    State,
+    as_members,
+    chunks,
+    drops,
+    dropouts,
+    merge_members,
+)
+from adanet_py.training.optimizers import Step
+
+EVALUATION_CELLS = 1 << 22  # members x rows x width evaluated at once, about 16 MB a layer
+
+
+class StackedEngine:
+    """Advances C candidates in F folds; see `Program` for the order of the members."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.alive = list(range(len(program.candidates)))
+        members = program.folds * len(program.candidates)
+        modules = [program.build(m) for m in range(members)]
+        shapes = {n: tuple(p.shape) for n, p in modules[0].named_parameters()}
+        decayed = {n: is_decayed(n, s) for n, s in shapes.items()}
+        # Decayed parameters first, so that weight decay touches one slice.
+        self.layout = [n for n in shapes if decayed[n]] + [n for n in shapes if not decayed[n]]
+        self.shapes = shapes
+        self.sizes = [int(np.prod(shapes[n])) for n in self.layout]
+        self.decayed = sum(s for n, s in zip(self.layout, self.sizes, strict=True) if decayed[n])
+        rows = []
+        for module in modules:
+            named = dict(module.named_parameters())
+            rows.append(torch.cat([named[n].detach().reshape(-1) for n in self.layout]))
+        self.weights = torch.stack(rows)
+        self.buffers = {
+            name: torch.stack([dict(m.named_buffers())[name] for m in modules])
+            for name, _ in modules[0].named_buffers()
+        }
+        self.noise_names = list(dropouts(modules[0]))
+        self._train = copy.deepcopy(modules[0]).to("meta").train()
+        self._eval = copy.deepcopy(self._train).eval()
+        if not drops(program):
+            for layer in dropouts(self._train).values():
+                layer.eval()
+            self.noise_names = []
+        self.slots = {name: torch.zeros_like(self.weights) for name in program.optimizer.slots}
+        self.hp = program.hyperparameters()
+        rates = torch.from_numpy(program.rates()).to(program.device, program.dtype)
+        self.rates = rates.unsqueeze(-1)  # [steps, K, 1]
+        self.seeds = np.asarray(program.seeds())
+        self._width = max((s[0] for s in shapes.values() if len(s) > 1), default=1)
+        self._bind()
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers of one member."""
+        return int(self.weights.shape[1])
+
+    def _bind(self) -> None:
+        """Make leaves that share memory with `weights`, and gradient storage of the same layout."""
+        k = self.weights.shape[0]
+        self.gradient = torch.empty_like(self.weights)
+        self._leaves: dict[str, Tensor] = {}
+        self._gradients: list[Tensor] = []
+        at = 0
+        for name, size in zip(self.layout, self.sizes, strict=True):
+            shape = (k, *self.shapes[name])
+            leaf = self.weights[:, at : at + size].view(shape).detach().requires_grad_()
+            self._leaves[name] = leaf
+            self._gradients.append(self.gradient[:, at : at + size].view(shape))
+            at += size
+        self._clips = bool((self.hp["clip_norm"] > 0).any())
+
+    def advance(self, start: int, stop: int, tick: Callable[[int], bool]) -> tuple[int, Tensor, Tensor]:
+        """Train steps [start, stop); stop early when `tick(step)` is true.
+
+        Returns the step reached, the mean training loss [K] since `start`, and the gradient norm
+        [K] of the last step.
+        """
+        program = self.program
+        order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
+        places = torch.zeros(stop - start, 0, len(self.seeds), dtype=torch.int64)
+        if self.noise_names:
+            places = torch.from_numpy(
+                noise_places(self.seeds, start, stop, len(self.noise_names))
+            ).to(program.device)
+        counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
+        total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
+        leaves = list(self._leaves.values())
+        norm = total
+        done = start
+        for s in range(stop - start):
+            numeric, category, target, weight = self._batch(order[s])
+            buffers = self.buffers
+            if self.noise_names:
+                buffers = buffers | dict(zip(self.noise_names, places[s], strict=True))
+            outputs = self._call(self._train, self._leaves, buffers, numeric, category)
+            rows = program.loss.rows(outputs, target, self.hp)
+            loss = (rows if weight is None else rows * weight).mean(-1)
+            grads = torch.autograd.grad(loss.sum(), leaves)
+            with torch.no_grad():
+                torch._foreach_copy_(self._gradients, grads)
+                if self._clips or s == stop - start - 1:
+                    norm = self.gradient.norm(dim=1)
+                if self._clips:
+                    self.gradient.mul_(_clip_factor(norm.unsqueeze(1), self.hp["clip_norm"]))
+                step = Step(
+                    self.weights, self.hp, self.rates[start + s], counts[s].reshape(1, 1), self.decayed
+                )
+                program.optimizer.update(self.gradient, self.slots, step)
+                total += loss.detach()
+            done = start + s + 1
+            if tick(done) and done < stop:
+                norm = self.gradient.norm(dim=1)
+                break
+        return done, total / (done - start), norm
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Gather one batch, rows [F, B]; with one fold all members share it (no K axis)."""
+        data = self.program.data
+        if self.program.folds == 1:
+            r = rows[0]
+            weight = None if data.weight is None else data.weight[r]
+            return data.numeric[r], data.category[r], data.target[r].unsqueeze(0), weight
+        c = len(self.alive)
+
+        def spread(values: Tensor) -> Tensor:
+            picked = values[rows]  # [F, B, ...]
+            return picked.repeat_interleave(c, 0)
+
+        weight = None if data.weight is None else spread(data.weight)
+        return spread(data.numeric), spread(data.category), spread(data.target), weight
+
+    def _call(
+        self, module: torch.nn.Module, leaves: State, buffers: State, numeric: Tensor, category: Tensor
+    ) -> Tensor:
+        """Outputs [K, B, M, C] of all members; inputs [B, ...] shared or [K, B, ...]."""
+        shared = numeric.dim() == 2
+        if next(iter(leaves.values())).shape[0] == 1:
+            # One member: the plain module is faster than a vectorised one and gives the same.
+            single = ({n: v[0] for n, v in leaves.items()}, {n: v[0] for n, v in buffers.items()})
+            inputs = (numeric, category) if shared else (numeric[0], category[0])
+            return as_members(functional_call(module, single, inputs), 1).unsqueeze(0)
+
+        def one(leaves: State, buffers: State, numeric: Tensor, category: Tensor) -> Tensor:
+            return functional_call(module, (dict(leaves), dict(buffers)), (numeric, category))
+
+        axis = None if shared else 0
+        outputs = vmap(one, in_dims=(0, 0, axis, axis))(leaves, buffers, numeric, category)
+        return as_members(outputs, 2)
+
+    @torch.no_grad()
+    def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
+        """Outputs [C, N, n_outputs] on the host.
+
+        `rows` holds one array per fold, concatenated in the result (out-of-fold predictions), or
+        a single one: then the outputs of a candidate's folds are averaged.
+        """
+        c, folds = len(self.alive), self.program.folds
+        parts = []
+        for f in range(folds):
+            piece = rows[f] if len(rows) == folds else rows[0]
+            parts.append(self._predict(slice(f * c, (f + 1) * c), piece))
+        if len(rows) == folds:
+            return torch.cat(parts, 1)
+        return torch.stack(parts).mean(0)
+
+    def _predict(self, members: slice, rows: np.ndarray) -> Tensor:
+        data = self.program.data
+        leaves = {n: v[members] for n, v in self._leaves.items()}
+        buffers = {n: v[members] for n, v in self.buffers.items()}
+        count = members.stop - members.start
+        shape = (count, len(rows), self.program.spec.n_outputs)
+        out = torch.empty(shape, dtype=self.program.dtype)
+        size = max(128, EVALUATION_CELLS // (count * self._width))
+        at = 0
+        for piece in chunks(torch.as_tensor(rows, device=self.program.device), size):
+            outputs = self._call(
+                self._eval, leaves, buffers, data.numeric[piece], data.category[piece]
+            )
+            out[:, at : at + len(piece)] = merge_members(outputs, self.program.spec.task)
+            at += len(piece)
+        return out
+
+    def select(self, keep: Sequence[int]) -> None:
+        """Keep the candidates at these positions; every tensor shrinks by one index."""
+        c, folds = len(self.alive), self.program.folds
+        index = torch.as_tensor([f * c + k for f in range(folds) for k in keep])
+        self.alive = [self.alive[k] for k in keep]
+        index = index.to(self.program.device)
+        self.weights = self.weights[index]
+        self.slots = {n: v[index] for n, v in self.slots.items()}
+        self.buffers = {n: v[index] for n, v in self.buffers.items()}
+        self.hp = {n: v[index] for n, v in self.hp.items()}
+        self.rates = self.rates[:, index]
+        self.seeds = self.seeds[index.cpu().numpy()]
+        self._bind()
+
+    def snapshot(self, position: int) -> dict[str, Tensor]:
+        """Weights and running buffers of one candidate: "fold/name" -> tensor (copies)."""
+        out = {}
+        for f in range(self.program.folds):
+            member = f * len(self.alive) + position
+            for name, value in (self._leaves | self.buffers).items():
+                if not name.endswith("noise_at"):
+                    out[f"{f}/{name}"] = value[member].detach().clone()
+        return out
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything training goes on from, apart from `alive`."""
+        return (
+            {"weights": self.weights}
+            | {f"slot/{n}": v for n, v in self.slots.items()}
+            | {f"buffer/{n}": v for n, v in self.buffers.items()}
+        )
+
+    def load(self, alive: Sequence[int], state: State) -> None:
+        """Inverse of `state` on a fresh engine."""
+        if list(alive) != self.alive:
+            self.select([self.alive.index(c) for c in alive])
+        self.weights.copy_(state["weights"])
+        for n, v in self.slots.items():
+            v.copy_(state[f"slot/{n}"])
+        for n, v in self.buffers.items():
+            v.copy_(state[f"buffer/{n}"])
+
+
+def _clip_factor(norm: Tensor, limit: Tensor) -> Tensor:
+    """min(1, limit / norm) per member [K, 1]; 1 where the limit is 0 (no clipping)."""
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+    return torch.where(limit > 0, factor, torch.ones_like(factor))

@@ -1,0 +1,212 @@
+"""Train one group: advance the engine from rung to rung, keep the best weights, drop the losers.
+
+The loop is the same for every engine. All that decides a result is in the `Group` (candidates,
+steps, rungs) and in the data: the clock can only end the group early, and the step at which it did
+is recorded, so that a replay can stop there too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from adanet_py.journal import write_atomic
+from adanet_py.records import Candidate, Evaluation, Group, Result, Status
+from adanet_py.training.engines import make_engine
+from adanet_py.training.engines.program import Program
+from adanet_py.training.scoring import Scorer
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Track:
+    """What is remembered of one candidate while its group trains."""
+
+    candidate: Candidate
+    curve: list[Evaluation] = field(default_factory=list)
+    best_error: float = math.inf
+    best_step: int = 0
+    stale: int = 0  # evaluations since the best
+    temperature: float = 1.0
+    status: Status | None = None  # None while training
+    steps: int = 0
+    seconds: float = 0.0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    outputs: np.ndarray | None = None  # of the best weights on the validation rows [N, C]
+
+    _PLAIN = ("best_error", "best_step", "stale", "temperature", "steps", "seconds")
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the arrays."""
+        out: dict[str, Any] = {n: repr(getattr(self, n)) for n in self._PLAIN}
+        curve = Result(self.candidate, Status.COMPLETE, curve=tuple(self.curve)).to_json()["curve"]
+        return out | {"curve": curve, "status": self.status.name if self.status else None}
+
+    def load(self, value: dict[str, Any]) -> None:
+        """Inverse of `to_json`."""
+        for name in self._PLAIN:
+            text = value[name]
+            setattr(self, name, int(text) if text.lstrip("-").isdigit() else float(text))
+        whole = Result(self.candidate, Status.COMPLETE).to_json() | {"curve": value["curve"]}
+        self.curve = list(Result.from_json(whole).curve)
+        self.status = Status[value["status"]] if value["status"] else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a group is scored, saved and stopped."""
+
+    group: Group
+    valid: tuple[np.ndarray, ...]  # one array of rows per fold
+    scorer: Scorer  # over the validation rows, fold after fold
+    checkpoint: Path | None = None
+    checkpoint_seconds: float = 5.0
+    emit: Emit = lambda event: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def train(program: Program, plan: Plan) -> list[Track]:
+    """Train all candidates of the group; one `Track` each, in the group's order."""
+    group = plan.group
+    tracks = [Track(c) for c in program.candidates]
+    engine = make_engine(group.engine, program)
+    step = _restore(engine, tracks, plan.checkpoint) if plan.checkpoint else 0
+    limit = group.steps if group.stop_at is None else min(group.stop_at, group.steps)
+    started, saved = time.monotonic(), time.monotonic()
+
+    def tick(done: int) -> bool:
+        return plan.should_stop()
+
+    while step < limit and engine.alive:
+        before = time.monotonic()
+        at = step
+        step, loss, norm = engine.advance(at, _boundary(group, at, limit), tick)
+        stopped = step < limit and plan.should_stop()
+        _evaluate(engine, tracks, plan, step, loss, norm)
+        share = (time.monotonic() - before) / len(engine.alive)
+        for c in engine.alive:
+            tracks[c].seconds += share
+            tracks[c].steps = step
+        _leave(engine, tracks, group, step)
+        _report(plan, tracks, engine.alive, step, time.monotonic() - started)
+        if stopped:
+            break
+        if plan.checkpoint and time.monotonic() - saved > plan.checkpoint_seconds:
+            _save(engine, tracks, step, plan.checkpoint)
+            saved = time.monotonic()
+    for c in engine.alive:
+        tracks[c].status = Status.COMPLETE if step >= group.steps else Status.DEADLINE
+    return tracks
+
+
+def _boundary(group: Group, step: int, limit: int) -> int:
+    """The next step at which something is decided."""
+    every = (step // group.evaluate_every + 1) * group.evaluate_every
+    return min([every, limit, *(r for r in group.rungs if r > step)])
+
+
+def _evaluate(
+    engine: Any, tracks: list[Track], plan: Plan, step: int, loss: Tensor, norm: Tensor
+) -> None:
+    """Score every living candidate on the validation rows and keep the best weights."""
+    alive = engine.alive
+    outputs = engine.predict(plan.valid).numpy()
+    folds = engine.program.folds
+    losses = loss.reshape(folds, len(alive)).mean(0).tolist()
+    norms = norm.reshape(folds, len(alive)).mean(0).tolist()
+    rates = engine.rates[min(step, plan.group.steps) - 1].reshape(-1)[: len(alive)].tolist()
+    epochs = step / engine.program.order.steps_per_epoch
+    for i, c in enumerate(alive):
+        track = tracks[c]
+        value, track.temperature = plan.scorer.track(outputs[i], track.temperature)
+        track.curve.append(Evaluation(step, epochs, rates[i], losses[i], value, norms[i]))
+        error = plan.scorer.error(value)
+        track.stale += 1
+        if error < track.best_error:
+            track.best_error, track.best_step, track.stale = error, step, 0
+            track.weights, track.outputs = engine.snapshot(i), outputs[i].copy()
+        if not (math.isfinite(losses[i]) and math.isfinite(error)):
+            track.status = Status.DIVERGED
+
+
+def _leave(engine: Any, tracks: list[Track], group: Group, step: int) -> None:
+    """Drop the diverged, the converged and, at a rung, all but the best."""
+    alive = list(engine.alive)
+    if group.patience:
+        for c in alive:
+            if tracks[c].status is None and tracks[c].stale >= group.patience:
+                tracks[c].status = Status.CONVERGED
+    if step in group.rungs:
+        keep = group.keep[group.rungs.index(step)]
+        # The converged compete too: a place is earned by the score, not by still training.
+        scores = {c: t.best_error for c, t in enumerate(tracks) if math.isfinite(t.best_error)}
+        ranked = sorted(scores, key=lambda c: (scores[c], tracks[c].candidate.id))
+        for c in alive:
+            if tracks[c].status is None and c not in ranked[:keep]:
+                tracks[c].status = Status.PRUNED
+    stay = [i for i, c in enumerate(alive) if tracks[c].status is None]
+    if len(stay) == len(alive):
+        return
+    if stay:
+        engine.select(stay)
+    else:
+        engine.alive = []
+
+
+def _report(plan: Plan, tracks: list[Track], alive: list[int], step: int, seconds: float) -> None:
+    best = min(tracks, key=lambda t: t.best_error)
+    last = next((e for e in reversed(best.curve) if e.step == best.best_step), None)
+    plan.emit(
+        {
+            "kind": "rung",
+            "group": plan.group.index,
+            "step": step,
+            "steps": plan.group.steps,
+            "alive": len(alive),
+            "candidate": best.candidate.id,
+            "validation": last.validation if last and math.isfinite(last.validation) else None,
+            "seconds": seconds,
+        }
+    )
+
+
+def _save(engine: Any, tracks: list[Track], step: int, path: Path) -> None:
+    """Write all that is needed to go on, atomically."""
+    tensors = {f"engine/{n}": v.detach().cpu().contiguous() for n, v in engine.state().items()}
+    for c, track in enumerate(tracks):
+        tensors |= {f"best/{c}/{n}": v.cpu().contiguous() for n, v in track.weights.items()}
+        if track.outputs is not None:
+            tensors[f"outputs/{c}"] = torch.from_numpy(track.outputs)
+    progress = {"step": step, "alive": engine.alive, "tracks": [t.to_json() for t in tracks]}
+    write_atomic(path, save(tensors, metadata={"progress": json.dumps(progress)}))
+
+
+def _restore(engine: Any, tracks: list[Track], path: Path) -> int:
+    """Load what `_save` wrote, if it is there; the step to go on from."""
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        progress = json.loads(file.metadata()["progress"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for c, (track, value) in enumerate(zip(tracks, progress["tracks"], strict=True)):
+        track.load(value)
+        prefix = f"best/{c}/"
+        track.weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+        if f"outputs/{c}" in tensors:
+            track.outputs = tensors[f"outputs/{c}"].numpy()
+    prefix = "engine/"
+    state = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+    engine.load(progress["alive"], state)
+    return int(progress["step"])

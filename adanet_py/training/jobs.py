@@ -1,0 +1,323 @@
+"""The job a worker runs: open the data, train one group, write weights and predictions, report.
+
+A job is plain JSON (an in-process executor may add live objects under "architectures"):
+group, run (folder), metric, target [mean, scale], class_weight, device, deadline_s (from now),
+threads. The answer holds one Result per candidate.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from adanet_py.architectures import ARCHITECTURES, Architecture
+from adanet_py.data import SOURCES
+from adanet_py.data.source import ArraySource
+from adanet_py.data.splits import Split
+from adanet_py.journal import write_atomic
+from adanet_py.records import Group, Result, Status
+from adanet_py.training.batches import BatchOrder
+from adanet_py.training.engines.program import (
+    Program,
+    Tensors,
+    as_members,
+    build_module,
+    merge_members,
+)
+from adanet_py.training.groups import Emit, Plan, Track, train
+from adanet_py.training.optimizers import OPTIMIZERS
+from adanet_py.training.scoring import Scorer
+
+TRAIN_SAMPLE = 2000  # training rows the training score is measured on
+LATENCY_ROWS = 1000
+
+
+def run_job(job: dict[str, Any], emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train the job's group; see the module's docstring."""
+    deadline = time.monotonic() + float(job.get("deadline_s") or math.inf)
+    group = Group.from_json(job["group"]) if isinstance(job["group"], dict) else job["group"]
+    run = Path(job["run"])
+    source, split = _open(str(run))
+    architectures: dict[str, Architecture] = ARCHITECTURES | job.get("architectures", {})
+    setting = Setting(
+        run=run,
+        source=source,
+        split=split,
+        architecture=architectures[group.candidates[0].architecture],
+        metric=job["metric"],
+        target=tuple(job.get("target", (0.0, 1.0))),
+        class_weight=job.get("class_weight"),
+        device=torch.device(job.get("device", "cpu")),
+        emit=emit,
+        should_stop=lambda: should_stop() or time.monotonic() > deadline,
+        checkpoint_seconds=float(job.get("checkpoint_s", 5.0)),
+    )
+    results = run_group(group, setting)
+    return {"group": group.index, "results": [r.to_json() for r in results]}
+
+
+@functools.lru_cache(maxsize=1)
+def _open(run: str) -> tuple[ArraySource, Split]:
+    folder = Path(run)
+    return SOURCES["arrays"].open(folder / "cache"), Split.load(folder / "split.npz")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and on what a group is trained."""
+
+    run: Path
+    source: ArraySource
+    split: Split
+    architecture: Architecture
+    metric: str
+    target: tuple[float, ...]
+    class_weight: list[float] | None
+    device: torch.device
+    emit: Emit
+    should_stop: Callable[[], bool]
+    checkpoint_seconds: float = 5.0
+    dtype: torch.dtype = torch.float32
+
+    def scorer(self, rows: np.ndarray) -> Scorer:
+        """The run's metric on `rows`."""
+        y = np.asarray(self.source.y[rows])
+        weight = None if self.source.weight is None else np.asarray(self.source.weight[rows])
+        mean, scale = self.target
+        return Scorer.make(self.metric, self.source.spec.task, y, weight, (mean, scale))
+
+
+def run_group(group: Group, setting: Setting) -> list[Result]:
+    """Train a group; out of memory, the same candidates go on in two halves."""
+    checkpoint = setting.run / "checkpoints" / f"{group.index}-{_digest(group)}.safetensors"
+    try:
+        return _run_whole(group, setting, checkpoint)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0]
+    if setting.device.type == "cuda":
+        torch.cuda.empty_cache()
+    count = len(group.candidates)
+    if count == 1:
+        result = Result(group.candidates[0], Status.OUT_OF_MEMORY, message=message)
+        return [_describe(result, group, 0)]
+    note = f"Group {group.index} of {count} candidates did not fit into memory; going on in halves."
+    setting.emit({"kind": "note", "message": note})
+    results = []
+    for part in (slice(0, count // 2), slice(count // 2, count)):
+        half = replace(
+            group,
+            candidates=group.candidates[part],
+            controllers=group.controllers[part],
+            keep=tuple(max(1, k // 2) for k in group.keep),
+        )
+        results += run_group(half, setting)
+    return results
+
+
+def _digest(group: Group) -> str:
+    return hashlib.sha256("".join(c.id for c in group.candidates).encode()).hexdigest()[:8]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def make_program(group: Group, setting: Setting) -> Program:
+    """The program of a group on the setting's data."""
+    static = setting.architecture.complete(group.candidates[0].static)
+    order = BatchOrder(setting.split.train, int(static["batch_size"]), group.order_seed)  # type: ignore[arg-type]
+    return Program(
+        setting.architecture,
+        OPTIMIZERS[group.candidates[0].optimizer],
+        group.candidates,
+        setting.source.spec,
+        order,
+        group.steps,
+        load_tensors(setting, str(static["scaling"])),
+        setting.device,
+        setting.dtype,
+    )
+
+
+def load_tensors(setting: Setting, scaling: str) -> Tensors:
+    """The data as tensors on the device; on a CPU they are the memory-mapped files themselves."""
+
+    def tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+        if not array.flags.writeable:
+            # Private mapping: torch wants writable memory; nothing is ever written.
+            file = getattr(array, "filename", None)
+            array = np.load(file, mmap_mode="c") if file else np.array(array)
+        return torch.from_numpy(np.asarray(array)).to(setting.device, dtype)
+
+    source = setting.source
+    weight = None if source.weight is None else tensor(source.weight, setting.dtype)
+    target = tensor(source.y, setting.dtype)
+    if setting.class_weight is not None:
+        balance = torch.tensor(setting.class_weight, device=setting.device, dtype=setting.dtype)
+        each = balance[target.long()]
+        weight = each if weight is None else weight * each
+    if weight is not None:
+        # Mean one over the training rows, so that a learning rate means the same with weights.
+        rows = np.unique(np.concatenate(setting.split.train))
+        weight = weight / weight[torch.from_numpy(rows).to(setting.device)].mean()
+    return Tensors(
+        tensor(source.arrays[scaling], setting.dtype),
+        tensor(source.arrays["category"], torch.int32),
+        target,
+        weight,
+    )
+
+
+def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]:
+    program = make_program(group, setting)
+    setting_valid = setting.split.valid
+    plan = Plan(
+        group=group,
+        valid=setting_valid,
+        scorer=setting.scorer(np.concatenate(setting_valid)),
+        checkpoint=checkpoint,
+        checkpoint_seconds=setting.checkpoint_seconds,
+        emit=setting.emit,
+        should_stop=setting.should_stop,
+    )
+    checkpoint.parent.mkdir(exist_ok=True)
+    tracks = train(program, plan)
+    cost = measure(program)
+    results = [_finish(track, i, program, plan, setting, cost) for i, track in enumerate(tracks)]
+    checkpoint.unlink(missing_ok=True)
+    return results
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one candidate of a family costs, all folds together."""
+
+    parameters: int
+    multiply_adds: int  # per row
+    latency_ms: float  # for LATENCY_ROWS rows, the median of three
+
+
+def measure(program: Program) -> Cost:
+    """Count and time the family's network on the device."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module = program.build(0).eval()
+    rows = torch.arange(min(LATENCY_ROWS, len(program.data.target)), device=program.device)
+    numeric, category = program.data.numeric[rows], program.data.category[rows]
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            module(numeric, category)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            module(numeric, category).sum().item()
+            times.append(time.perf_counter() - start)
+    scale = program.folds
+    parameters = sum(p.numel() for p in module.parameters())
+    flops = counter.get_total_flops() // 2 // max(1, len(rows))
+    latency = sorted(times)[1] * 1e3 * LATENCY_ROWS / max(1, len(rows))
+    return Cost(parameters * scale, flops * scale, latency * scale)
+
+
+def _finish(
+    track: Track, position: int, program: Program, plan: Plan, setting: Setting, cost: Cost
+) -> Result:
+    """Score the kept weights, write them with their predictions, and make the Result."""
+    group = plan.group
+    status = track.status or Status.FAILED
+    result = Result(
+        track.candidate,
+        status,
+        curve=tuple(track.curve),
+        step=track.best_step,
+        steps=track.steps,
+        seconds=track.seconds,
+        parameters=cost.parameters,
+        multiply_adds=cost.multiply_adds,
+        latency_ms=cost.latency_ms,
+        message=status.value,
+    )
+    result = _describe(result, group, position)
+    if not status.usable or track.outputs is None:
+        if track.status is Status.DIVERGED:
+            result = result.replace(message=f"{status.value}, at step {track.steps}")
+        return result
+    temperature = plan.scorer.temperature(track.outputs)
+    metrics = {"validation": plan.scorer.cross_fitted(track.outputs)}
+    modules = load_members(track, program)
+    predictions = {"validation": track.outputs}
+    audit = setting.split.audit
+    if len(audit):
+        predictions["audit"] = _outputs(modules, program, audit)
+        metrics["audit"] = setting.scorer(audit)(predictions["audit"], temperature)
+    metrics["train"] = _train_score(modules, program, setting, temperature)
+    tensors = {f"weights/{n}": v.cpu().contiguous() for n, v in track.weights.items()}
+    tensors |= {f"predictions/{n}": torch.from_numpy(v) for n, v in predictions.items()}
+    about = {
+        "candidate": track.candidate.to_json(),
+        "spec": program.spec.to_json(),
+        "folds": program.folds,
+        "temperature": temperature,
+        "step": track.best_step,
+    }
+    path = setting.run / "candidates" / f"{track.candidate.id}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, save(tensors, metadata={"about": json.dumps(about)}))
+    return result.replace(metrics=metrics)
+
+
+def _describe(result: Result, group: Group, position: int) -> Result:
+    controller = group.controllers[position] if group.controllers else ""
+    return result.replace(controller=controller, group=group.index, engine=group.engine)
+
+
+def load_members(track: Track, program: Program) -> list[torch.nn.Module]:
+    """The candidate's module of every fold with its best weights."""
+    modules = []
+    for f in range(program.folds):
+        module = build_module(program.architecture, track.candidate, program.spec, 0)
+        prefix = f"{f}/"
+        state = {n.removeprefix(prefix): v for n, v in track.weights.items() if n.startswith(prefix)}
+        module.load_state_dict(state, strict=False)
+        modules.append(module.to(program.device, program.dtype).eval())
+    return modules
+
+
+@torch.no_grad()
+def _outputs(modules: list[torch.nn.Module], program: Program, rows: np.ndarray) -> np.ndarray:
+    """Mean output of the folds [N, C]."""
+    data, task = program.data, program.spec.task
+    pieces = torch.as_tensor(rows, device=program.device).split(4096)
+    total: Tensor | int = 0
+    for module in modules:
+        parts = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
+        total = total + merge_members(torch.cat(parts), task)
+    return (total / len(modules)).cpu().numpy()  # type: ignore[union-attr]
+
+
+def _train_score(
+    modules: list[torch.nn.Module], program: Program, setting: Setting, temperature: float
+) -> float:
+    """Mean over folds of the metric on a sample of the rows each was trained on."""
+    values = []
+    for f, module in enumerate(modules):
+        rows = setting.split.train[f]
+        rows = rows[:: max(1, len(rows) // TRAIN_SAMPLE)][:TRAIN_SAMPLE]
+        values.append(setting.scorer(rows)(_outputs([module], program, rows), temperature))
+    return float(np.mean(values))
