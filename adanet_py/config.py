@@ -1,0 +1,163 @@
+"""The options of a search: checked once, frozen, written into the run. No torch, no pandas."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from adanet_py.errors import ConfigError, nearest
+
+DEFAULT_SECONDS = 60.0  # where neither a time nor a number of candidates is given
+
+_UNITS = (3600.0, 60.0, 1.0)  # of the groups of _TIME, in seconds
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_TIME = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
+
+
+def parse_time(value: str | float | timedelta) -> float:
+    """Seconds of a time budget: "90s", "10m", "1h", "1h30m", or a number of seconds.
+
+    Raises ConfigError for zero, a negative number and nonsense.
+    """
+    seconds = math.nan
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.strip().lower()
+        match = _TIME.fullmatch(text)
+        if match and any(match.groups()):
+            seconds = sum(
+                float(n) * unit for n, unit in zip(match.groups(), _UNITS, strict=True) if n
+            )
+        else:
+            try:
+                seconds = float(text)
+            except ValueError:
+                pass
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ConfigError(
+            f"Time budget: expected a time above zero such as 90s, 10m or 1h30m, found {value!r}."
+        )
+    return seconds
+
+
+def _seconds(value: Any) -> Any:
+    return None if value is None else parse_time(value)
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return () if value is None else tuple(value)
+
+
+def _none(value: Any) -> Any:
+    return "none" if value is None else value
+
+
+def _metric(value: Any) -> Any:
+    """Whether it suits the task is seen when the data are; an unknown name is seen now."""
+    if isinstance(value, str):
+        from adanet_py.metrics import ALIASES, METRICS
+
+        key = value.strip().lower().replace("-", "_")
+        if key not in METRICS and key not in ALIASES:
+            raise ConfigError(
+                f"Unknown metric {value!r}.{nearest(key, [*METRICS, *ALIASES])} "
+                f"Known: {', '.join(METRICS)}."
+            )
+    return value
+
+
+PathLike = Annotated[str, BeforeValidator(_path)]
+
+
+class SearchConfig(BaseModel):
+    """Every option of a search, in the words of the command line.
+
+    `SearchConfig(...)` raises ConfigError, never pydantic's own error. `time` is in seconds (it is
+    given as "90s", "10m", ...); where neither `time` nor `candidates` is given, it is 60.
+    `workers` 0 means in this process, None means as many as there are cores.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: PathLike | None = None
+    target: str | None = None
+    task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    metric: Annotated[str | None, BeforeValidator(_metric)] = None
+    time: Annotated[float | None, BeforeValidator(_seconds)] = None
+    candidates: Annotated[int, Field(ge=1)] | None = None
+    space: PathLike = "table"
+    controller: str = "evolution"
+    folds: Annotated[int, Field(ge=1)] | None = None
+    split: PathLike | None = None
+    group: str | None = None
+    time_column: str | None = None
+    weight: str | None = None
+    class_weight: Annotated[Literal["balanced", "none"], BeforeValidator(_none)] = "none"
+    drop: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    out: PathLike | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    strict: bool = False
+
+    def __init__(self, **options: Any) -> None:
+        if options.get("time") is None and options.get("candidates") is None:
+            options["time"] = DEFAULT_SECONDS
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ConfigError(_words(problem, type(self).model_fields)) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, every option."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SearchConfig:
+        """Inverse of `to_json`."""
+        return cls(**value)
+
+
+_EXPECTED = {
+    "greater_than_equal": "a whole number of {ge} or more",
+    "less_than_equal": "a whole number of {le} or less",
+    "less_than": "a whole number below {lt}",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "text",
+    "literal_error": "{expected}",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_pattern_mismatch": "auto, cpu, cuda or cuda:0",
+}
+
+
+def _words(problem: Any, fields: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as expected, found, what to do."""
+    name, kind = str(problem["loc"][0]), problem["type"]
+    if kind == "extra_forbidden":
+        return f"Unknown option {name!r}.{nearest(name, fields)} Known: {', '.join(fields)}."
+    pattern = _EXPECTED.get(kind)
+    expected = problem["msg"] if pattern is None else pattern.format(**problem.get("ctx", {}))
+    label = name.replace("_", "-")
+    hint = ""
+    if kind == "literal_error" and isinstance(problem["input"], str):
+        hint = nearest(problem["input"], re.findall(r"'([^']+)'", expected))
+    return f"--{label}: expected {expected}, found {problem['input']!r}.{hint}"
