@@ -35,6 +35,7 @@ DATE_FORMATS = (
     "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d-%m-%Y", "%d-%m-%Y %H:%M",
     "%m-%d-%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
 )  # fmt: skip
+_PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 _DATE_SHAPE = re.compile(
     r"\s*(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4}"
     r"|[A-Za-z]{3,9} \d{1,2}, \d{4})"
@@ -66,7 +67,11 @@ def factor(series: pd.Series[Any]) -> Factor:
     """
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes = series.cat.codes.to_numpy().astype(np.int64)
-        values = series.cat.categories.tolist()
+        categories = series.cat.categories
+        if len(categories) > len(series):  # a few rows of a long table: most are not here
+            codes, present = pd.factorize(np.where(codes < 0, np.nan, codes))
+            categories = categories[present.astype(np.int64)]
+        values = categories.tolist()
     else:
         try:
             raw, distinct = pd.factorize(series)
@@ -99,6 +104,8 @@ def numbers(series: pd.Series[Any]) -> NDArray[np.float64]:
     if pd.api.types.is_timedelta64_dtype(series.dtype):
         return np.asarray(series.dt.total_seconds(), dtype=np.float64)
     if holds_numbers(series):
+        if isinstance(series.dtype, np.dtype):
+            return series.to_numpy().astype(np.float64, copy=False)
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         return np.full(len(series), np.nan)
@@ -130,17 +137,28 @@ def number(value: Any) -> float | None:
 
 
 def key(value: Any) -> str:
-    """The text by which a category value is known: 3, 3.0 and " 3" are all "3"."""
+    """The text by which a category value is known.
+
+    3, 3.0, "3" and "003" are all "3", and 1.5 and "1.50" are "1.5": whether a column arrives as
+    text or as numbers depends on the other rows of its file, so the value may not.
+    """
     if isinstance(value, str):
-        return value.strip()
+        text = value.strip()
+        return text if _PLAIN_NUMBER.fullmatch(text) is None else _number_key(text)
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
-    if isinstance(value, int | float | np.number):
-        number = float(value)
-        if number.is_integer() and abs(number) < 2**53:
-            return str(int(number))
-        return str(value)
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() else f"{float(value):.12g}"
     return str(value)
+
+
+def _number_key(text: str) -> str:
+    whole, _, decimals = text.partition(".")
+    if decimals.strip("0"):
+        return f"{float(text):.12g}"
+    return str(int(whole)) if len(whole) <= 1000 else whole
 
 
 def truth(values: Sequence[Any], false: str, true: str) -> list[float]:
@@ -150,27 +168,33 @@ def truth(values: Sequence[Any], false: str, true: str) -> list[float]:
     return [known.get(key(v).lower(), 0.0) for v in values]
 
 
-def find_date_format(values: Sequence[Any], enough: float = 0.95) -> tuple[str, bool]:
-    """The format that reads at least the share `enough` of the texts, or "".
+def find_date_format(found: Factor, enough: float = 0.95) -> tuple[str, bool]:
+    """The format that reads at least the share `enough` of the cells, or "".
 
-    The flag says whether another order of day and month would read all of them as well.
+    The flag says whether the other order of day and month would read all of them as well.
     """
-    texts = [v.strip() for v in values if isinstance(v, str)]
-    texts = [t for t in texts if t.lower() not in MISSING_WORDS]
-    probe = texts[:: max(1, len(texts) // 50)][:50]
-    if not texts or sum(bool(_DATE_SHAPE.match(t)) for t in probe) < enough * len(probe):
+    texts, counts = [], []
+    for value, count in zip(map(as_text, found.values), found.counts.tolist(), strict=True):
+        if count and isinstance(value, str) and value.strip().lower() not in MISSING_WORDS:
+            texts.append(value.strip())
+            counts.append(count)
+    shaped = [_DATE_SHAPE.match(text) is not None for text in texts]
+    if not texts or np.dot(shaped, counts) < enough * sum(counts):
         return "", False
-    probed = [f for f in DATE_FORMATS if _share_read(probe, f) >= enough]
-    fitting = [f for f in probed if _share_read(texts, f) >= enough]
-    if not fitting:
-        return "", False
-    best = max(fitting, key=lambda f: _share_read(texts, f))
+
+    def share(date_format: str, every: int = 1) -> float:
+        read = ~np.isnat(read_dates(texts[::every], date_format))
+        return float(np.average(read, weights=counts[::every]))
+
+    every = max(1, len(texts) // 50)
+    best, most = "", 0.0
+    for date_format in DATE_FORMATS:
+        if share(date_format, every) > 0.5 * enough:  # a few texts tell most formats out
+            read = share(date_format)
+            if read >= enough and read > most:
+                best, most = date_format, read
     swapped = best.replace("%m", "%_").replace("%d", "%m").replace("%_", "%d")
-    return best, swapped != best and _share_read(texts, swapped) == 1.0
-
-
-def _share_read(texts: Sequence[str], date_format: str) -> float:
-    return float(np.mean(~np.isnat(read_dates(texts, date_format))))
+    return best, swapped != best and share(swapped) == 1.0
 
 
 def read_dates(texts: Sequence[Any], date_format: str) -> NDArray[np.datetime64]:

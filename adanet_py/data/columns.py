@@ -97,6 +97,8 @@ class _Look:
             if series.nunique(dropna=False) == 1:
                 return Column(self.name, "dropped", "every row has the same date")
             return Column(self.name, "date", "dates")
+        if given is None and _categories_given(series):
+            return Column(self.name, "category", "a categorical column")
         text = not cells.holds_numbers(series) or pd.api.types.is_bool_dtype(series.dtype)
         if given in ("category", "text", "boolean"):
             return Column(self.name, given, "asked for")
@@ -174,7 +176,7 @@ class _Look:
 
     def _dates_in_text(self, found: cells.Factor, given: str | None) -> Column | None:
         values = [cells.as_text(found.values[i]) for i in found.used]
-        date_format, ambiguous = cells.find_date_format(values, 0.5 if given else _ENOUGH)
+        date_format, ambiguous = cells.find_date_format(found, 0.5 if given else _ENOUGH)
         if not date_format:
             if given:
                 raise DataError(f"Column {self.name!r}: expected dates as asked for, found none.")
@@ -247,6 +249,13 @@ class _Look:
         if _sparse_codes(known, distinct):
             return Column(self.name, "category", f"codes: {distinct.size} scattered integers")
         return Column(self.name, "numeric", "integers")
+
+
+def _categories_given(series: pd.Series[Any]) -> bool:
+    """Whether the user made it categorical: of text it may as well come from a file."""
+    if not isinstance(series.dtype, pd.CategoricalDtype) or series.nunique() < 2:
+        return False
+    return not any(isinstance(v, str) for v in series.cat.categories)
 
 
 def _sparse_codes(known: NDArray[np.float64], distinct: NDArray[np.float64]) -> bool:

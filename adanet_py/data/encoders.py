@@ -80,6 +80,10 @@ def _read_numeric(encoder: Encoder, series: pd.Series[Any]) -> list[NDArray[np.f
 
 
 def _read_boolean(encoder: Encoder, series: pd.Series[Any]) -> list[NDArray[np.float64]]:
+    low, high = (cells.number(word) for word in encoder.values)
+    if low is not None and high is not None and cells.holds_numbers(series):
+        values = cells.numbers(series)
+        return [np.where(values == high, 1.0, np.where(values == low, -1.0, np.nan))]
     found = cells.factor(series)
     table = [v if v else math.nan for v in cells.truth(found.values, *encoder.values)]
     return [cells.look_up(table, found.codes)]

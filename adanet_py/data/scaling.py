@@ -69,12 +69,10 @@ def fit_scale(values: NDArray[np.float64]) -> Scale | None:
     at = _knots(middle)
     scores = [max(-MAX_SCORE, min(MAX_SCORE, _NORMAL.inv_cdf(p))) for p in middle[at].tolist()]
     low, center, high = np.percentile(known, [25, 50, 75])
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
         spread = high - low if high > low else (distinct[-1] - distinct[0]) / 2
-    # A span beyond the largest float: anything but 0 keeps the column from vanishing.
-    factor = float(1.0 / spread) if np.isfinite(spread) and 1.0 / spread > 0 else 1e-308
-    if not np.isfinite(factor):
-        factor = 1e308
+        # Spreads near the smallest and the largest float must not make 0 or infinity of it.
+        factor = float(np.clip(1.0 / np.float64(spread), 1e-308, 1e308))
     return Scale(tuple(distinct[at].tolist()), tuple(scores), float(center), factor)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from adanet_py.data.target import MIN_ROWS
 from adanet_py.errors import ConfigError, DataError, RunError
 
 Rows = NDArray[np.int64]
 
-MIN_ROWS = 6
 FOLDS_BELOW = 6_000  # rows; larger tables validate on one hold-out
 AUDIT_FROM = 5_000  # rows
 _VALID_SHARE, _MAX_VALID = 0.15, 10_000

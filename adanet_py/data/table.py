@@ -170,6 +170,11 @@ def _features(data: Any) -> pd.DataFrame:
             "Expected a dense array or DataFrame, found a sparse matrix: use toarray()."
         )
     array = np.asarray(data)
+    if array.ndim == 0:
+        raise DataError(
+            "Expected a path, a DataFrame, an array or a pair (features, target), found "
+            f"{type(data).__name__}."
+        )
     if array.ndim != 2:
         raise DataError(
             f"Expected an array of shape [rows, columns], found shape {list(array.shape)}."
@@ -285,9 +290,7 @@ def _read_time(series: pd.Series[Any]) -> pd.Series[Any]:
     else:
         values = cells.numbers(series)
         if np.isnan(values).all():
-            found = cells.factor(series)
-            texts = [cells.as_text(v) for v in found.values]
-            values = cells.dates(series, cells.find_date_format(texts)[0])
+            values = cells.dates(series, cells.find_date_format(cells.factor(series))[0])
     gaps = np.flatnonzero(np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values))
     if gaps.size:
         at = int(gaps[0])
@@ -308,7 +311,8 @@ def _read_split(frame: pd.DataFrame, split: str, where: str) -> pd.Series[Any]:
         other = read_file(Path(split))
         if other.shape[1] > 1 and "split" not in other:
             raise DataError(
-                f"{split}: expected one column or one called split, found {_list(map(str, other.columns))}."
+                f"{split}: expected one column or one called split, found "
+                f"{_list(map(str, other.columns))}."
             )
         series = other["split"] if "split" in other else other.iloc[:, 0]
         if len(series) != len(frame):

@@ -16,6 +16,7 @@ from adanet_py.errors import ConfigError, DataError, check_known
 
 TASKS = ("binary", "multiclass", "regression")
 Label = bool | int | float | str
+MIN_ROWS = 6  # two per fold of the smallest number of folds
 _MANY = 20  # more distinct integers than this are a quantity, not classes
 
 
@@ -87,12 +88,15 @@ def infer_task(target: pd.Series[Any], task: str = "auto") -> str:
     """
     if task != "auto":
         check_known("task", task, ("auto", *TASKS), ConfigError)
-    if task == "regression":
-        _numbers(target)
-        return task
     found = cells.factor(target)
     used = found.used
     numeric = cells.holds_numbers(target)
+    rows = int(found.counts.sum())
+    if 0 < rows < MIN_ROWS:
+        raise DataError(f"Expected at least {MIN_ROWS} rows with a target, found {rows}. Add rows.")
+    if task == "regression":
+        _numbers(target)
+        return task
     distinct = len(used) if numeric else len({cells.key(found.values[i]) for i in used})
     if distinct == 0:
         raise DataError(f"The target {target.name!r} has no value in any row.")
@@ -152,8 +156,14 @@ def fit_target(target: pd.Series[Any], task: str) -> Target:
     labels: dict[str, Label] = {}
     for code in found.used:
         label = found.values[code]
-        rows[cells.key(label)] = rows.get(cells.key(label), 0) + int(found.counts[code])
-        labels.setdefault(cells.key(label), _label(label))
+        name = cells.key(label)
+        rows[name] = rows.get(name, 0) + int(found.counts[code])
+        other = labels.setdefault(name, _label(label))
+        if isinstance(other, str) and isinstance(label, str) and other != label.strip():
+            raise DataError(
+                f"The target {target.name!r}: the classes {other!r} and {label.strip()!r} are the "
+                "same number. Rename one, or make them one."
+            )
     if len(labels) < 2:
         raise DataError(
             f"The target {target.name!r}: expected at least two classes, found "
@@ -175,7 +185,7 @@ def fit_target(target: pd.Series[Any], task: str) -> Target:
         )
     plain = list(labels.values())
     if any(isinstance(label, str) for label in plain):
-        plain = [cells.key(label) for label in plain]
+        plain = [label if isinstance(label, str) else cells.key(label) for label in plain]
     return Target(task, tuple(sorted(plain)))
 
 
@@ -186,7 +196,7 @@ def _label(value: Any) -> Label:
         return int(value)
     if isinstance(value, float | np.floating):
         return int(value) if float(value).is_integer() else float(value)
-    return cells.key(value)
+    return value.strip() if isinstance(value, str) else cells.key(value)
 
 
 def _numbers(target: pd.Series[Any]) -> NDArray[np.float64]:
