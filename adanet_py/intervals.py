@@ -1,0 +1,187 @@
+"""How sure a ranking is: bootstrap intervals of a metric and groups of what cannot be told apart.
+
+Every model is scored on the same resamples of the validation rows, so that differences between two
+models are paired: rows that are hard for both cancel (Efron & Tibshirani 1993, chapter 13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from adanet_py.metrics import Metric, per_row_loss
+
+_DRAWS = 1000
+_DRAWS_SLOW = (
+    200  # where every resample costs an evaluation of the metric; half that if over all rows
+)
+_BLOCK = 1_000_000  # numbers of a block of resamples: 8 MB
+_LEVEL = 0.95
+
+# The metric from the mean of its row losses, where it is not that mean itself.
+_FROM_MEAN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "accuracy": lambda mean: 1 - mean,
+    "rmse": np.sqrt,
+    "rmsle": np.sqrt,
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % intervals of one model on the validation rows; percentiles of the resamples.
+
+    `low`, `high`: of the metric, in its natural unit. `worse_low`, `worse_high`: of by how much it
+    is worse than the first model (positive is worse, whatever the metric's direction). `tie`: 1 for
+    the first model and all whose difference to it may be 0 or better; the next best of the others
+    leads group 2, and so on.
+    """
+
+    low: float
+    high: float
+    worse_low: float
+    worse_high: float
+    tie: int
+
+
+def bootstrap(
+    metric: Metric,
+    y: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    weight: np.ndarray | None = None,
+    *,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return an `Interval` for every model, best first in `predictions`.
+
+    y [N]: codes or numbers; predictions: probabilities [N, C] or numbers [N] as `metrics.score`
+    takes them; weight [N] >= 0. The same arguments give the same answer. Models whose predictions
+    are not all finite are left out.
+    """
+    sound = {name: p for name, p in predictions.items() if np.isfinite(p).all()}
+    if not sound or len(y) == 0:
+        return {}
+    pairs = [_statistic(metric, y, p, weight) for p in sound.values()]
+    draws, statistics = pairs[0][0], [statistic for _, statistic in pairs]
+    values = np.concatenate(
+        [
+            np.stack([statistic(block) for statistic in statistics])
+            for block in _resamples(len(y), draws, weight, seed)
+        ],
+        axis=1,
+    )
+    errors = -values if metric.greater_is_better else values
+    ties = _tie_groups(errors)
+    out = {}
+    for i, name in enumerate(sound):
+        low, high = _percentiles(values[i])
+        worse_low, worse_high = _percentiles(errors[i] - errors[0])
+        out[name] = Interval(low, high, worse_low, worse_high, ties[i])
+    return out
+
+
+def _statistic(
+    metric: Metric, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None
+) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+    """Return how often to resample and a model's metric as a function of row weights [b, n].
+
+    Means over rows and what depends on the confusion matrix only are exact; the area under the ROC
+    curve is linear in the weights around the sample (its DeLong components), as is its usual
+    interval; the rest is evaluated resample by resample.
+    """
+    loss = per_row_loss(metric, y, prediction)
+    if loss is not None:
+        transform = _FROM_MEAN.get(metric.name, np.asarray)
+        return _DRAWS, lambda weights: transform(_weighted_mean(weights, loss))
+    truth = np.asarray(y, dtype=np.float64 if metric.needs == "value" else np.int64)
+    if metric.name == "roc_auc":
+        area, influence = _auc_influence(truth, prediction, weight)
+        return _DRAWS, lambda weights: area + _weighted_mean(weights, influence)
+    if metric.needs == "label":
+        classes = prediction.shape[1]
+        cells, cell = np.unique(truth * classes + prediction.argmax(axis=1), return_inverse=True)
+        true, guess = cells // classes, cells % classes
+        return _DRAWS_SLOW, lambda weights: np.array(
+            [metric.function(true, guess, np.bincount(cell, weights=w)) for w in weights]
+        )
+    # Rows in the order of what will be sorted inside the metric: sorting them again costs little.
+    key = np.abs(truth - prediction) if prediction.ndim == 1 else prediction[:, -1]
+    order = np.argsort(key)
+    truth, values = truth[order], prediction[order]
+    return _DRAWS_SLOW // 2, lambda weights: np.array(
+        [metric.function(truth, values, w[order]) for w in weights]
+    )
+
+
+def _auc_influence(
+    y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None
+) -> tuple[float, np.ndarray]:
+    """Return the area under the ROC curve and each row's influence on it [n], of weighted mean 0.
+
+    For several classes the mean over one-against-the-rest areas of the classes that occur. After
+    DeLong, DeLong & Clarke-Pearson 1988: a row's component is the share of rows on the other side
+    that it is ordered rightly with, ties counting half.
+    """
+    weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
+    classes = [1] if proba.shape[1] == 2 else np.unique(y)
+    areas, influences = [], []
+    for label in classes:
+        positive, score = y == label, proba[:, label]
+        component = np.empty(len(y))
+        for side in (True, False):
+            others = score[positive != side]
+            order = np.argsort(others)
+            below = np.concatenate([[0.0], np.cumsum(weight[positive != side][order])])
+            own = score[positive == side]
+            left = below[np.searchsorted(others[order], own, "left")]
+            right = below[np.searchsorted(others[order], own, "right")]
+            share = (left + right) / 2 / below[-1] if below[-1] > 0 else np.full(len(own), np.nan)
+            component[positive == side] = share if side else 1 - share
+        total = weight[positive].sum()
+        area = (weight * component)[positive].sum() / total if total > 0 else np.nan
+        factor = np.where(positive, total, weight.sum() - total) / weight.sum()
+        areas.append(area)
+        influences.append(np.divide(component - area, factor, where=factor > 0, out=0 * factor))
+    return float(np.mean(areas)), np.mean(influences, axis=0)
+
+
+def _resamples(n: int, draws: int, weight: np.ndarray | None, seed: int) -> Iterator[np.ndarray]:
+    """Yield blocks [b, n]: how often each row is in each of b resamples, times the row's weight.
+
+    Of more than 20,000 rows fewer resamples are drawn, down to a fifth: time is bounded by rows.
+    """
+    draws = min(draws, max(draws // 5, draws * 20_000 // n))
+    rng = np.random.default_rng(seed)
+    step = max(1, _BLOCK // n)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        drawn = rng.integers(0, n, size=(size, n))
+        drawn += np.arange(size)[:, None] * n
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+        yield counts if weight is None else counts * weight
+
+
+def _weighted_mean(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    total = weights.sum(axis=1)
+    return np.divide(weights @ rows, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    values = values[np.isfinite(values)]  # a resample with one class only has no AUC
+    if values.size == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _tie_groups(errors: np.ndarray) -> list[int]:
+    ties = [0] * len(errors)
+    group = 0
+    while 0 in ties:
+        group += 1
+        leader = ties.index(0)
+        for i in range(leader, len(errors)):
+            if ties[i] == 0 and not _percentiles(errors[i] - errors[leader])[0] > 0:
+                ties[i] = group
+    return ties

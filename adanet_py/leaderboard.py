@@ -1,0 +1,278 @@
+"""The tables people read: leaderboard.csv, curves.csv and pareto.csv, all derived from results."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adanet_py.intervals import Interval, bootstrap
+from adanet_py.journal import write_atomic
+from adanet_py.metrics import Metric
+from adanet_py.records import Result, Status
+from adanet_py.reward import pareto_front
+
+COLUMNS: dict[str, str] = {
+    "rank": "place by reward, 1 is best, equal rewards by fewer parameters; empty without a score",
+    "id": "identifier of the candidate: the hash of its content",
+    "status": "how its training ended, as a code",
+    "status_text": "the same as a sentence",
+    "metric": "what train, validation and audit are measured in",
+    "train": "metric on training rows, in its natural sign and unit",
+    "validation": "metric on validation rows, which the search chooses by",
+    "audit": "metric on audit rows, which no choice ever sees; empty where there are too few rows",
+    "low": "lower end of the 95 % bootstrap interval of validation; for the top candidates",
+    "high": "upper end of that interval",
+    "tie": "group that a paired bootstrap cannot tell from its best candidate; 1 holds rank 1",
+    "simplest": "whether it has the fewest parameters of its tie group",
+    "why": "why it stands where it stands, as a sentence",
+    "reward": "what the search maximises: the sum of the next two columns",
+    "reward_error": "minus the validation error in units of the constant baseline's",
+    "reward_complexity": "minus the complexity weight times log10(1 + parameters) / 6",
+    "parameters": "number of trained parameters",
+    "multiply_adds": "multiplications with addition for the prediction of one row",
+    "seconds": "training time, a fused group's shared equally among its members",
+    "latency_ms": "measured time of a prediction, in milliseconds",
+    "step": "optimizer step of the weights that were kept",
+    "steps": "optimizer steps taken",
+    "group": "number of the group it was trained in",
+    "engine": "what trained it: stacked or separate",
+    "architecture": "its architecture, or the name of the baseline",
+    "optimizer": "its optimizer",
+    "schedule": "its learning-rate schedule",
+    "seed": "seed of its initialisation and dropout; every other hyperparameter follows by name",
+    "controller": "who proposed it",
+    "parent": "identifier of the candidate it was derived from",
+    "move": "how it was derived from it",
+    "message": "what went wrong, or other remarks",
+}
+
+CURVE_COLUMNS: dict[str, str] = {
+    "candidate": "identifier of the candidate",
+    "step": "optimizer steps so far",
+    "epoch": "passes over the training rows so far",
+    "lr": "learning rate at this step",
+    "train_loss": "mean training loss since the previous row",
+    "validation": "metric on validation rows, in its natural sign and unit, uncalibrated",
+    "grad_norm": "norm of the gradient before clipping",
+}
+
+PARETO_COLUMNS: dict[str, str] = {
+    "id": "identifier of the candidate",
+    "architecture": "its architecture, or the name of the baseline",
+    "validation": "metric on validation rows, in its natural sign and unit",
+    "error": "validation error in units of the constant baseline's",
+    "parameters": "number of trained parameters",
+    "latency_ms": "measured time of a prediction, in milliseconds",
+    "front_parameters": "whether nothing else has less error with no more parameters",
+    "front_latency": "whether nothing else has less error with no more latency",
+}
+
+_KNOBS_AFTER = "seed"
+_TOP = 20
+
+
+def ranked(results: Sequence[Result]) -> list[Result]:
+    """Return results by falling reward, equal ones by fewer parameters, unscored ones last."""
+    return sorted(results, key=lambda r: (-_reward(r), r.parameters))
+
+
+def build(
+    results: Sequence[Result],
+    metric: Metric,
+    *,
+    predictions: Mapping[str, np.ndarray] | None = None,
+    y: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    top: int = _TOP,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the leaderboard: one row per result, best first, the columns of `COLUMNS` and knobs.
+
+    predictions: for some candidates, by id, what was predicted for the validation rows
+    (probabilities [N, C] or numbers [N], as `metrics.score` takes them), with y [N] and weight [N].
+    The best `top` of those get intervals and tie groups; without predictions these stay empty.
+    """
+    order = ranked(results)
+    intervals: dict[str, Interval] = {}
+    if predictions and y is not None:
+        ids = [r.candidate.id for r in order if math.isfinite(r.reward)]
+        chosen = {i: predictions[i] for i in ids if i in predictions}
+        chosen = dict(list(chosen.items())[:top])
+        intervals = bootstrap(metric, y, chosen, weight, seed=seed)
+    simplest = _simplest(order, intervals)
+    rows = []
+    for place, result in enumerate(order, start=1):
+        interval = intervals.get(result.candidate.id)
+        row = _row(result, metric, place if math.isfinite(result.reward) else None)
+        row["why"] = _why(place, result, order[0], metric, interval, next(iter(intervals), None))
+        if interval is not None:
+            row |= {"low": interval.low, "high": interval.high, "tie": interval.tie}
+            row["simplest"] = result.candidate.id in simplest
+        rows.append(row)
+    return _frame(rows, _column_order(order))
+
+
+def curves(results: Sequence[Result]) -> pd.DataFrame:
+    """Return every evaluation of every candidate in order: the columns of `CURVE_COLUMNS`."""
+    rows = [
+        {
+            "candidate": r.candidate.id,
+            **{name: getattr(e, name) for name in list(CURVE_COLUMNS)[1:]},
+        }
+        for r in results
+        for e in r.curve
+    ]
+    return _frame(rows, list(CURVE_COLUMNS))
+
+
+def pareto(results: Sequence[Result]) -> pd.DataFrame:
+    """Return what no other result beats in error and size, or in error and latency; by error.
+
+    The columns of `PARETO_COLUMNS`; equal points are all kept, results without a score are not.
+    """
+    scored = [r for r in ranked(results) if math.isfinite(r.error)]
+    small = pareto_front([(r.error, r.parameters) for r in scored])
+    fast = pareto_front([(r.error, r.latency_ms) for r in scored])
+    rows = [
+        {
+            "id": r.candidate.id,
+            "architecture": r.candidate.architecture,
+            "validation": r.metrics.get("validation", math.nan),
+            "error": r.error,
+            "parameters": r.parameters,
+            "latency_ms": r.latency_ms,
+            "front_parameters": on_small,
+            "front_latency": on_fast,
+        }
+        for r, on_small, on_fast in zip(scored, small, fast, strict=True)
+        if on_small or on_fast
+    ]
+    return _frame(sorted(rows, key=lambda row: row["error"]), list(PARETO_COLUMNS))
+
+
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table for people and spreadsheets, atomically, text that reads as a formula escaped.
+
+    Raises RunError or StorageError where the file cannot be written.
+    """
+    safe = frame.copy()
+    safe.columns = [escape_formula(c) for c in frame.columns]
+    for position, (_, column) in enumerate(frame.items()):
+        if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+            safe.isetitem(position, [escape_formula(v) for v in column])
+    write_atomic(path, safe.to_csv(index=False))
+
+
+def escape_formula(value: Any) -> Any:
+    """Return text with a quote before it where a spreadsheet could take it for a formula.
+
+    That is text whose first visible character is one of ``= + - @`` in any width, or whose first
+    is a tab or line break (OWASP, CSV injection). Other values are returned unchanged.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    visible = (c for c in value if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
+    first = unicodedata.normalize("NFKC", next(visible, " "))
+    return "'" + value if first[0] in "=+-@" or value[0] in "\t\r\n" else value
+
+
+def _reward(result: Result) -> float:
+    return result.reward if math.isfinite(result.reward) else -math.inf
+
+
+def _knobs(result: Result) -> dict[str, Any]:
+    """Every hyperparameter by its column: its own name, unless a fixed column has that."""
+    knobs = {**result.candidate.static, **result.candidate.numeric}
+    return {f"knob_{k}" if k in COLUMNS else k: v for k, v in knobs.items()}
+
+
+def _column_order(results: Sequence[Result]) -> list[str]:
+    fixed = list(COLUMNS)
+    cut = fixed.index(_KNOBS_AFTER) + 1
+    return fixed[:cut] + sorted({k for r in results for k in _knobs(r)}) + fixed[cut:]
+
+
+def _row(result: Result, metric: Metric, rank: int | None) -> dict[str, Any]:
+    candidate = result.candidate
+    scored = rank is not None
+    return {
+        "rank": rank,
+        "id": candidate.id,
+        "status": result.status.name,
+        "status_text": result.status.value,
+        "metric": metric.name,
+        **{part: result.metrics.get(part) for part in ("train", "validation", "audit")},
+        "reward": result.reward if scored else None,
+        "reward_error": -result.error if scored else None,
+        "reward_complexity": result.reward + result.error if scored else None,
+        "parameters": result.parameters,
+        "multiply_adds": result.multiply_adds,
+        "seconds": result.seconds,
+        "latency_ms": result.latency_ms,
+        "step": result.step,
+        "steps": result.steps,
+        "group": result.group if result.group >= 0 else None,
+        "engine": result.engine or None,
+        "architecture": candidate.architecture,
+        "optimizer": candidate.optimizer if result.status is not Status.BASELINE else None,
+        "schedule": candidate.schedule if result.status is not Status.BASELINE else None,
+        "seed": candidate.seed,
+        **_knobs(result),
+        "controller": result.controller or None,
+        "parent": candidate.parent,
+        "move": candidate.move,
+        "message": result.message or None,
+    }
+
+
+def _simplest(order: Sequence[Result], intervals: Mapping[str, Interval]) -> set[str]:
+    best: dict[int, Result] = {}
+    for result in order:
+        interval = intervals.get(result.candidate.id)
+        if interval is not None:
+            held = best.get(interval.tie)
+            if held is None or result.parameters < held.parameters:
+                best[interval.tie] = result
+    return {r.candidate.id for r in best.values()}
+
+
+def _why(
+    place: int,
+    result: Result,
+    best: Result,
+    metric: Metric,
+    interval: Interval | None,
+    first: str | None,
+) -> str:
+    if not math.isfinite(result.reward):
+        return f"no score: {result.status.value}"
+    if place == 1:
+        return "the best reward"
+    if interval is None or first != best.candidate.id:
+        return f"reward lower than the best by {best.reward - result.reward:.3g}"
+    span = f"{metric.name} {interval.worse_low:.3g} to {interval.worse_high:.3g}"
+    if interval.tie == 1:
+        return f"cannot be told from the best on the validation rows: worse by {span}"
+    return f"worse than the best by {span}"
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in columns})
+
+
+def _column(values: Sequence[Any]) -> pd.Series:
+    """A column of one plain type where possible: integers stay integers beside empty cells."""
+    kinds = {type(v) for v in values if v is not None}
+    if kinds == {bool}:
+        return pd.Series(values, dtype="boolean")
+    if kinds == {int}:
+        return pd.Series(values, dtype="Int64")
+    if kinds and kinds <= {int, float}:
+        return pd.Series([math.nan if v is None else v for v in values], dtype="float64")
+    return pd.Series(values, dtype=object)
