@@ -346,7 +346,7 @@ class LocalExecutor:
                 "stderr": worker.tail(),
             }
             events.append(Event(job.number, "crash", data))
-        if not worker.ready:
+        if not (worker.ready or (job is not None and job.killed)):
             self._stillborn += 1
             if self._stillborn >= 3:
                 raise RunError(

@@ -14,7 +14,7 @@ from adanet_py.errors import ConfigError, RunError
 from adanet_py.executors import EXECUTORS, LocalExecutor
 
 PROBE = """
-import os, sys, time, subprocess, signal
+import ctypes, os, sys, time
 
 def run(job, emit, should_stop):
     what = job["what"]
@@ -44,6 +44,9 @@ def run(job, emit, should_stop):
         while not os.path.exists(job.get("until", "/nowhere")):
             time.sleep(0.01)
         return {}
+    if what == "deaf":  # in C, with the interpreter's lock: no thread sees the end of stdin
+        emit({"pid": os.getpid()})
+        ctypes.PyDLL(None).sleep(60)
     if what == "die":
         print("last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), job["signal"])
@@ -326,6 +329,17 @@ def test_workers_that_cannot_start_are_an_error_not_a_loop(tmp_path):
             outcomes(executor)
 
 
+def test_jobs_killed_while_workers_start_are_not_held_against_the_workers(tmp_path):
+    (tmp_path / "importable" / "slow_probe.py").write_text("import time; time.sleep(0.3)")
+    with LocalExecutor(preload=("slow_probe",), functions=FUNCTIONS) as executor:
+        for _ in range(4):
+            number = submit(executor, "square", x=1)
+            executor.kill(number)
+            assert outcomes(executor)[0][number].kind == "cancelled"
+        number = submit(executor, "square", x=4)
+        assert outcomes(executor)[0][number].data["square"] == 16
+
+
 def test_closing_leaves_no_process_behind(tmp_path):
     with LocalExecutor(workers=2, functions=FUNCTIONS) as executor:
         submit(executor, "hang")
@@ -340,7 +354,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from adanet_py.executors import LocalExecutor
 with LocalExecutor(workers=2, functions={"probe": "executor_probe:run"}) as executor:
-    executor.submit({"what": "hang"}, function="probe")
+    executor.submit({"what": sys.argv[2]}, function="probe")
     executor.poll(60)
     print(*executor.pids, flush=True)
     executor.poll(1e6)
@@ -348,10 +362,11 @@ with LocalExecutor(workers=2, functions={"probe": "executor_probe:run"}) as exec
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_workers_die_with_a_killed_parent(tmp_path):
+@pytest.mark.parametrize("what", ["hang", "deaf"])
+def test_workers_die_with_a_killed_parent(tmp_path, what):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     with subprocess.Popen(
-        [sys.executable, "-c", ORPHANS, str(tmp_path / "importable")],
+        [sys.executable, "-c", ORPHANS, str(tmp_path / "importable"), what],
         stdout=subprocess.PIPE,
         env=environment,
     ) as parent:
