@@ -350,12 +350,13 @@ def test_closing_leaves_no_process_behind(tmp_path):
 
 
 ORPHANS = """
-import sys
+import sys, time
 sys.path.insert(0, sys.argv[1])
 from adanet_py.executors import LocalExecutor
 with LocalExecutor(workers=2, functions={"probe": "executor_probe:run"}) as executor:
     executor.submit({"what": sys.argv[2]}, function="probe")
     executor.poll(60)
+    time.sleep(0.2)  # until the job is deaf
     print(*executor.pids, flush=True)
     executor.poll(1e6)
 """
