@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from adanet_py.metrics import weighted_median
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+    from adanet_py.data.splits import Split
+    from adanet_py.data.target import Target
+
 Features = Mapping[str, np.ndarray]
 
 LINEAR_ROWS = 20_000  # more rows than this are sampled: the linear model must be there in seconds
@@ -28,22 +31,6 @@ BOOSTING_CELLS = 8_000_000  # rows times columns; scikit-learn holds them as flo
 BOOSTING_ITERATIONS = 100
 _SCALING = "quantile"
 _NEVER = -30.0  # logit of a class that no training row has
-
-
-class Split(Protocol):
-    """The rows of a split, as data/splits.py makes it."""
-
-    train: tuple[np.ndarray, ...]
-    valid: tuple[np.ndarray, ...]
-    audit: np.ndarray
-
-
-class Target(Protocol):
-    """What is known of the target, as data/table.py makes it."""
-
-    classes: tuple
-    mean: float
-    scale: float
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,244 @@
+"""The search as scikit-learn estimators, for pipelines, cross-validation and its other tools.
+
+Features: an array, or a DataFrame whose text, categories, dates and missing values are used as they
+are. The options are those of the command line; `random_state` is its `--seed`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    check_X_y,
+    validate_data,
+)
+
+from adanet_py.config import SearchConfig
+from adanet_py.errors import AdanetError
+
+if TYPE_CHECKING:
+    from adanet_py.space import SearchSpace
+
+_TARGET, _WEIGHT = "target of the estimator", "weight of the estimator"
+
+
+class _AdaNet(BaseEstimator):
+    """What both estimators share: options, checks of the input, and the call of the search."""
+
+    def __init__(
+        self,
+        *,
+        time: str | float | None = None,
+        candidates: int | None = None,
+        metric: str | None = None,
+        space: str | Path | Mapping[str, Any] | SearchSpace = "table",
+        controller: Any = "evolution",
+        folds: int | None = None,
+        device: str = "auto",
+        workers: int | None = None,
+        out: str | os.PathLike[str] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.time = time
+        self.candidates = candidates
+        self.metric = metric
+        self.space = space
+        self.controller = controller
+        self.folds = folds
+        self.device = device
+        self.workers = workers
+        self.out = out
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.non_deterministic = self.time is not None or self.candidates is None
+        return tags
+
+    def _search(
+        self,
+        frame: pd.DataFrame,
+        y: np.ndarray,
+        task: str,
+        sample_weight: Any,
+        class_weight: str | None = None,
+    ) -> None:
+        """Run the search and keep `model_`, `leaderboard_` and `best_`."""
+        from adanet_py.run import search
+
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        frame = frame.assign(**{_TARGET: y})
+        if sample_weight is not None:
+            frame[_WEIGHT] = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
+        named = isinstance(self.space, str | os.PathLike)
+        with tempfile.TemporaryDirectory(prefix="adanet_py-") as temporary, _value_errors():
+            config = SearchConfig(
+                target=_TARGET,
+                task=task,
+                metric=self.metric,
+                time=self.time,
+                candidates=self.candidates,
+                space=self.space if named else "table",
+                controller=self.controller if isinstance(self.controller, str) else "evolution",
+                folds=self.folds,
+                weight=None if sample_weight is None else _WEIGHT,
+                class_weight=class_weight,
+                device=self.device,
+                workers=self.workers,
+                out=Path(temporary) / "run" if self.out is None else self.out,
+                seed=seed,
+            )
+            found = search(
+                frame,
+                config=config,
+                space=None if named else self.space,
+                controller=None if isinstance(self.controller, str) else self.controller,
+            )
+            self.model_ = found.model
+            self.leaderboard_ = found.leaderboard
+            self.best_ = found.best
+
+    def _fit_input(self, X: Any, y: Any, *, numeric: bool) -> tuple[pd.DataFrame, np.ndarray]:
+        """Features and target [N] after scikit-learn's checks of shapes, lengths and names."""
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, y, skip_check_array=True)
+            shape = np.zeros((len(X), 1))  # the frame's values are checked where they are read
+            _, y = check_X_y(shape, y, ensure_min_samples=2, y_numeric=numeric, estimator=self)
+            return _named(X), y
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=None,
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=2,
+            y_numeric=numeric,
+        )
+        return _from_array(X), y
+
+    def _predict_input(self, X: Any) -> pd.DataFrame:
+        check_is_fitted(self)
+        if isinstance(X, pd.DataFrame):
+            return _named(validate_data(self, X, reset=False, skip_check_array=True))
+        return _from_array(
+            validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
+        )
+
+
+class AdaNetClassifier(ClassifierMixin, _AdaNet):
+    """Search networks for a classification and predict with the best.
+
+    Options as on the command line; `out` keeps the run folder, which is temporary otherwise.
+    `class_weight` is None or "balanced". After `fit`: `classes_`, `model_`, `leaderboard_` (a
+    DataFrame), `best_` (a Result), `n_features_in_`. ValueError for data that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        time: str | float | None = None,
+        candidates: int | None = None,
+        metric: str | None = None,
+        space: str | Path | Mapping[str, Any] | SearchSpace = "table",
+        controller: Any = "evolution",
+        folds: int | None = None,
+        class_weight: str | None = None,
+        device: str = "auto",
+        workers: int | None = None,
+        out: str | os.PathLike[str] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(
+            time=time,
+            candidates=candidates,
+            metric=metric,
+            space=space,
+            controller=controller,
+            folds=folds,
+            device=device,
+            workers=workers,
+            out=out,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AdaNetClassifier:
+        """Search for features `X` [N, D] and labels `y` [N] of any type."""
+        frame, y = self._fit_input(X, y, numeric=False)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"Expected at least 2 classes, found 1 class: {self.classes_[0]!r} only."
+            )
+        task = "binary" if len(self.classes_) == 2 else "multiclass"
+        self._search(frame, codes, task, sample_weight, self.class_weight)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities [N, C], columns in the order of `classes_`."""
+        frame = self._predict_input(X)
+        with _value_errors():
+            proba = self.model_.predict_proba(frame)
+        out = np.zeros_like(proba)
+        out[:, np.asarray(self.model_.classes, dtype=int)] = proba
+        return out
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest label of each row [N]."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+
+class AdaNetRegressor(RegressorMixin, _AdaNet):
+    """Search networks for a regression and predict with the best.
+
+    Options as on the command line; `out` keeps the run folder, which is temporary otherwise.
+    After `fit`: `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`.
+    Raises ValueError for data that cannot be used.
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AdaNetRegressor:
+        """Search for features `X` [N, D] and numbers `y` [N]."""
+        frame, y = self._fit_input(X, y, numeric=True)
+        self._search(frame, y, "regression", sample_weight)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """A number per row [N]."""
+        frame = self._predict_input(X)
+        with _value_errors():
+            return np.asarray(self.model_.predict(frame), dtype=np.float64)
+
+
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """Errors of the input as ValueError, the type scikit-learn's tools expect."""
+    try:
+        yield
+    except AdanetError as error:
+        raise ValueError(str(error)) from error
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.reset_index(drop=True)
+    return frame.set_axis(pd.Index([str(c) for c in frame.columns], dtype=object), axis=1)
+
+
+def _from_array(array: np.ndarray) -> pd.DataFrame:
+    frame = pd.DataFrame(array, columns=pd.Index([f"x{i}" for i in range(array.shape[1])]))
+    return frame.infer_objects() if array.dtype == object else frame
