@@ -162,9 +162,13 @@ def _number_key(text: str) -> str:
 
 
 def truth(values: Sequence[Any], false: str, true: str) -> list[float]:
-    """-1, +1 or 0 (neither) for each value of a two-valued column; case does not matter."""
-    known = dict.fromkeys(FALSE_WORDS, -1.0) | dict.fromkeys(TRUE_WORDS, 1.0)
-    known |= {false.lower(): -1.0, true.lower(): 1.0}
+    """-1, +1 or 0 (neither) for each value of a two-valued column; case does not matter.
+
+    Where the two are usual words for false and true (no and yes), so are the other such words.
+    """
+    known = {false.lower(): -1.0, true.lower(): 1.0}
+    if false.lower() in FALSE_WORDS and true.lower() in TRUE_WORDS:
+        known |= dict.fromkeys(FALSE_WORDS, -1.0) | dict.fromkeys(TRUE_WORDS, 1.0)
     return [known.get(key(v).lower(), 0.0) for v in values]
 
 

@@ -68,7 +68,9 @@ def fit_scale(values: NDArray[np.float64]) -> Scale | None:
     middle = (np.cumsum(counts) - counts / 2) / known.size
     at = _knots(middle)
     scores = [max(-MAX_SCORE, min(MAX_SCORE, _NORMAL.inv_cdf(p))) for p in middle[at].tolist()]
-    low, center, high = np.percentile(known, [25, 50, 75])
+    largest = max(-distinct[0], distinct[-1])
+    shrink = 0.25 if largest > 1e300 else 1.0  # differences of huge numbers would overflow
+    low, center, high = np.percentile(known * shrink, [25, 50, 75]) / shrink
     with np.errstate(over="ignore", divide="ignore"):
         spread = high - low if high > low else (distinct[-1] - distinct[0]) / 2
         # Spreads near the smallest and the largest float must not make 0 or infinity of it.

@@ -51,7 +51,7 @@ class Split:
     def load(cls, path: str | os.PathLike[str]) -> Split:
         """Inverse of `save`; raises RunError when the file is missing or damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 kind, how = (str(word) for word in file["about"])
                 folds = range(sum(name.startswith("train") for name in file.files))
                 train = tuple(file[f"train{k}"] for k in folds)
