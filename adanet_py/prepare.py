@@ -20,8 +20,6 @@ from adanet_py.journal import write_atomic
 from adanet_py.metrics import resolve_metric
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from adanet_py.config import SearchConfig
 
 PROBE_ROWS = 64  # rows the saved model is checked on
@@ -109,10 +107,8 @@ def prepare(found: _Read, folder: Path, class_weight: str = "none") -> Prepared:
     notes = (*found.notes, *preprocessor.notes, f"Split: {split.how}.")
     split.save(folder / "split.npz")
     write_arrays(folder / "cache", features, y, weight, preprocessor.spec(found.target))
-    probe = split.audit if len(split.audit) else np.concatenate(split.valid)
-    probe = np.sort(probe[:PROBE_ROWS])
-    _write_probe(table.frame.iloc[probe], folder / "cache" / "probe.feather")
-    np.save(folder / "cache" / "probe_rows.npy", probe)
+    probe = table.frame.iloc[probe_rows(split)].reset_index(drop=True)
+    probe.to_feather(folder / "cache" / "probe.feather")
     about = {
         "name": table.name,
         "task": found.task,
@@ -147,6 +143,7 @@ def load_prepared(folder: Path) -> Prepared:
     )
 
 
-def _write_probe(frame: pd.DataFrame, path: Path) -> None:
-    """A few raw rows, to check the saved model end to end; removed with the cache."""
-    frame.reset_index(drop=True).to_feather(path)
+def probe_rows(split: Split) -> np.ndarray:
+    """Validation rows the saved model is checked on, as many of every fold."""
+    each = max(1, PROBE_ROWS // len(split.valid))
+    return np.sort(np.concatenate([v[:each] for v in split.valid]))

@@ -25,7 +25,10 @@ from typing import Any, BinaryIO
 Emit = Callable[[dict[str, Any]], None]
 Function = Callable[[dict[str, Any], Emit, Callable[[], bool]], dict[str, Any]]
 
-FUNCTIONS: dict[str, str] = {"train_group": "adanet_py.training.jobs:run_job"}
+FUNCTIONS: dict[str, str] = {
+    "train_group": "adanet_py.training.jobs:run_job",
+    "describe_devices": "adanet_py.training.devices:describe",
+}
 
 _PR_SET_PDEATHSIG = 1
 

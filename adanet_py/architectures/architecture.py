@@ -38,7 +38,8 @@ class Architecture:
     `build(static, spec)` returns a module whose `forward(numeric [B, n], category [B, c])` gives
     [B, n_outputs] or, for implicit ensembles of M members, [B, M, n_outputs]. Values of `numeric`
     reach the module through buffers called ``knob_<name>``. The global random state alone decides
-    the initial weights.
+    the initial weights. `multiply_adds(static, spec)` estimates the cost of one row without torch;
+    the search plans its time with it.
     """
 
     name: str
@@ -46,7 +47,33 @@ class Architecture:
     static: Mapping[str, Knob]
     numeric: Mapping[str, Knob]
     build: Callable[[Mapping[str, Scalar], DataSpec], nn.Module]
+    multiply_adds: Callable[[Mapping[str, Scalar], DataSpec], int] | None = None
 
     def complete(self, static: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """`static` with the default of every knob that is not given."""
         return {name: static.get(name, knob.default) for name, knob in self.static.items()}
+
+
+ONE_HOT_LIMIT = 9  # category columns with more codes than this are embedded
+PERIODIC_WAVES = 16
+
+
+def input_features(static: Mapping[str, Scalar], spec: DataSpec) -> tuple[int, int]:
+    """Width of the input after embedding, and the multiply-adds the embedding takes per row."""
+    width, kind = whole(static, "embedding_width"), static["embedding"]
+    features, cost = spec.n_numeric, 0
+    if kind == "piecewise_linear" and spec.n_numeric:
+        bins = max(len(e) for e in spec.edges[str(static["scaling"])]) - 1
+        features, cost = spec.n_numeric * width, spec.n_numeric * bins * width
+    elif kind == "periodic":
+        features = spec.n_numeric * (width + 1)
+        cost = spec.n_numeric * PERIODIC_WAVES * width
+    for size in spec.cardinalities:
+        one_hot = size <= ONE_HOT_LIMIT
+        features += size - 1 if one_hot else min(whole(static, "category_width"), size - 1)
+    return features, cost
+
+
+def whole(static: Mapping[str, Scalar], name: str) -> int:
+    """An integer knob."""
+    return int(static[name])  # type: ignore[arg-type]

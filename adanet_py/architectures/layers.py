@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adanet_py.architectures.architecture import ONE_HOT_LIMIT, PERIODIC_WAVES
 from adanet_py.records import DataSpec, Scalar
 
-ONE_HOT_LIMIT = 9  # category columns with more codes than this are embedded
 NOISE_SIZE = 1 << 22
 
 
@@ -88,7 +88,7 @@ class Periodic(nn.Module):
 
     knob_frequency: Tensor
 
-    def __init__(self, n: int, width: int, waves: int = 16) -> None:
+    def __init__(self, n: int, width: int, waves: int = PERIODIC_WAVES) -> None:
         super().__init__()
         self.frequency = nn.Parameter(torch.randn(n, waves))
         self.phase = nn.Parameter(torch.empty(n, waves).uniform_(-math.pi, math.pi))

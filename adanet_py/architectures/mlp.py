@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
+from adanet_py.architectures.architecture import (
+    SHARED_NUMERIC,
+    SHARED_STATIC,
+    Architecture,
+    input_features,
+    whole,
+)
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
 from adanet_py.records import DataSpec, Knob, Scalar
 
@@ -28,10 +34,10 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from adanet_py.architectures import layers
 
     inputs = layers.Inputs(static, spec)
-    width, norm = int(static["width"]), str(static["norm"])  # type: ignore[arg-type]
+    width, norm = whole(static, "width"), str(static["norm"])
     blocks: list[nn.Module] = []
     features = inputs.features
-    for _ in range(int(static["depth"])):  # type: ignore[arg-type]
+    for _ in range(whole(static, "depth")):
         # A bias right before a batch or layer norm's own bias is redundant but harmless for layer
         # and RMS norm; batch norm cancels it exactly, so it is left out there.
         blocks.append(layers.Linear(features, width, bias=norm != "batch"))
@@ -42,10 +48,20 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     return layers.Network(inputs, nn.Sequential(*blocks, layers.Linear(features, spec.n_outputs)))
 
 
+def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
+    """Cost of one row; see `Architecture`."""
+    width, (features, cost) = whole(static, "width"), input_features(static, spec)
+    depth = whole(static, "depth")
+    if depth == 0:
+        return cost + features * spec.n_outputs
+    return cost + features * width + (depth - 1) * width * width + width * spec.n_outputs
+
+
 ARCHITECTURE = Architecture(
     name="mlp",
     summary="multilayer perceptron with optional norm and dropout",
     static=STATIC,
     numeric=SHARED_NUMERIC,
     build=build,
+    multiply_adds=multiply_adds,
 )

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
+from adanet_py.architectures.architecture import (
+    SHARED_NUMERIC,
+    SHARED_STATIC,
+    Architecture,
+    input_features,
+    whole,
+)
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
 from adanet_py.records import DataSpec, Knob, Scalar
 
@@ -29,10 +35,10 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from adanet_py.architectures import layers
 
     inputs = layers.Inputs(static, spec)
-    width, norm = int(static["width"]), str(static["norm"])  # type: ignore[arg-type]
+    width, norm = whole(static, "width"), str(static["norm"])
     hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
     blocks: list[nn.Module] = [layers.Linear(inputs.features, width)]
-    for _ in range(int(static["depth"])):  # type: ignore[arg-type]
+    for _ in range(whole(static, "depth")):
         blocks.append(
             layers.Residual(
                 layers.norm(norm, width),
@@ -46,10 +52,19 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     return layers.Network(inputs, nn.Sequential(*blocks, layers.Linear(width, spec.n_outputs)))
 
 
+def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
+    """Cost of one row; see `Architecture`."""
+    width, (features, cost) = whole(static, "width"), input_features(static, spec)
+    hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
+    blocks = whole(static, "depth") * 2 * width * hidden
+    return cost + features * width + blocks + width * spec.n_outputs
+
+
 ARCHITECTURE = Architecture(
     name="resnet",
     summary="pre-norm residual blocks",
     static=STATIC,
     numeric=SHARED_NUMERIC,
     build=build,
+    multiply_adds=multiply_adds,
 )

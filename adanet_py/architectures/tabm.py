@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
+from adanet_py.architectures.architecture import (
+    SHARED_NUMERIC,
+    SHARED_STATIC,
+    Architecture,
+    input_features,
+    whole,
+)
 from adanet_py.architectures.names import ACTIVATIONS
 from adanet_py.records import DataSpec, Knob, Scalar
 
@@ -28,10 +34,10 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from adanet_py.architectures import layers
 
     inputs = layers.Inputs(static, spec)
-    width, members = int(static["width"]), int(static["members"])  # type: ignore[arg-type]
+    width, members = whole(static, "width"), whole(static, "members")
     blocks: list[nn.Module] = [layers.MemberScale(members, inputs.features, random_signs=True)]
     features = inputs.features
-    for _ in range(int(static["depth"])):  # type: ignore[arg-type]
+    for _ in range(whole(static, "depth")):
         blocks.append(layers.SharedLinear(members, features, width, scale_input=bool(len(blocks) > 1)))
         blocks.append(layers.activation(str(static["activation"])))
         blocks.append(layers.Dropout())
@@ -40,10 +46,18 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     return layers.Network(inputs, nn.Sequential(*blocks, head))
 
 
+def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
+    """Cost of one row; see `Architecture`."""
+    width, (features, cost) = whole(static, "width"), input_features(static, spec)
+    member = features * width + (whole(static, "depth") - 1) * width * width
+    return cost + whole(static, "members") * (member + width * spec.n_outputs)
+
+
 ARCHITECTURE = Architecture(
     name="tabm",
     summary="MLP with implicit ensemble members that share weights",
     static=STATIC,
     numeric=SHARED_NUMERIC,
     build=build,
+    multiply_adds=multiply_adds,
 )

@@ -1,0 +1,200 @@
+"""The Python API: `search`, `load` and `train`, in the words of the command line."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adanet_py.config import SearchConfig
+from adanet_py.errors import ConfigError, SpaceError, check_known
+from adanet_py.model import Model
+from adanet_py.model import load as load_model
+from adanet_py.records import Candidate, Group, Result
+from adanet_py.run import SearchResult
+from adanet_py.run import search as run_search
+
+if TYPE_CHECKING:
+    from adanet_py.architectures import Architecture
+    from adanet_py.space import SearchSpace
+
+
+def search(
+    data: Any = None,
+    *,
+    y: Any = None,
+    space: str | os.PathLike[str] | Mapping[str, Any] | SearchSpace = "table",
+    controller: Any = None,
+    architectures: Sequence[Architecture] = (),
+    types: Mapping[str, str] | None = None,
+    on_rung: Callable[[dict[str, Any]], None] | None = None,
+    on_candidate: Callable[[Result], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    **options: Any,
+) -> SearchResult:
+    """Search networks for a table and save the best as a model.
+
+    Main arguments:
+        data: path, DataFrame, or features to go with `y`; none: a data set of scikit-learn.
+        target, task, metric, time ("60s", "10m"), candidates, folds, split, group, time_column,
+        weight, class_weight, drop, out, seed, device, workers, strict: as on the command line.
+
+    Other arguments:
+        space: name, file or plain values of a search space, or a `SearchSpace`.
+        controller: name, function ``(space, history, n, rng) -> candidates``, or Optuna sampler.
+        architectures: your own, searched beside (or, named in `space`, instead of) the built-in.
+        types: column -> numeric, boolean, category, date, text or dropped, where inference errs.
+        on_rung: called with a dict (group, step, alive, candidate, validation ...) at evaluations.
+        on_candidate: called with the `Result` of every finished candidate and baseline.
+        on_note: called with every note (dropped columns, fallbacks); the default prints them to
+            stderr.
+
+    Architectures given as objects are trained in this process. Raises AdanetError subclasses for
+    unusable input, before any training.
+    """
+    named = controller if isinstance(controller, str) else None
+    if named is not None:
+        options["controller"] = named
+    if isinstance(space, str | os.PathLike):
+        options["space"] = space
+    config = SearchConfig(**options)
+
+    def on_event(event: dict[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "note":
+            (on_note or _print_note)(event["message"])
+        elif kind == "rung" and on_rung is not None:
+            on_rung(event)
+        elif kind in ("result", "baseline") and on_candidate is not None:
+            on_candidate(event["result"])
+
+    return run_search(
+        data,
+        y=y,
+        config=config,
+        space=None if isinstance(space, str | os.PathLike) else space,
+        controller=controller if named is None else None,
+        architectures={a.name: a for a in architectures},
+        types=types,
+        on_event=on_event,
+    )
+
+
+def _print_note(message: str) -> None:
+    import sys
+
+    print(message, file=sys.stderr)
+
+
+def load(
+    path: str | os.PathLike[str], *, architectures: Sequence[Architecture] = ()
+) -> Model:
+    """Load a model from its file or run folder; executes no code from it. See `model.load`."""
+    return load_model(path, architectures={a.name: a for a in architectures})
+
+
+def train(
+    candidates: Sequence[Candidate],
+    data: Any,
+    *,
+    y: Any = None,
+    target: str | None = None,
+    epochs: float = 10,
+    engine: str = "auto",
+    metric: str | None = None,
+    folds: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    architectures: Sequence[Architecture] = (),
+    out: str | os.PathLike[str] | None = None,
+) -> list[Result]:
+    """Train given candidates, without a search; one `Result` each, in their order.
+
+    What a candidate does not say takes its architecture's default. Candidates of one family
+    (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto"), or
+    one by one by "separate". All run in this process, to the last epoch, without rungs or early
+    stopping. `out` keeps weights and predictions in a folder, else they are gone.
+
+    Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
+    """
+    from adanet_py.architectures import ARCHITECTURES
+    from adanet_py.plan import Workload, make_group
+    from adanet_py.prepare import prepare, read
+    from adanet_py.training.engines import ENGINES
+
+    known = {**ARCHITECTURES, **{a.name: a for a in architectures}}
+    for candidate in candidates:
+        check_candidate(candidate, known)
+    if engine != "auto":
+        check_known("engine", engine, ENGINES, ConfigError)
+    if epochs <= 0:
+        raise ConfigError(f"epochs: expected a positive number, found {epochs}.")
+    config = SearchConfig(
+        target=target, metric=metric, folds=folds, seed=seed, device=device, candidates=1
+    )
+    found = read(config, data if y is None else (data, y))
+    with tempfile.TemporaryDirectory(prefix="adanet_py-") as scratch:
+        folder = Path(out) if out is not None else Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        prepared = prepare(found, folder)
+        load = Workload(
+            prepared.source.spec, prepared.rows, len(prepared.split.train), known, order_seed=seed
+        )
+        from adanet_py.training.jobs import run_job
+
+        families: dict[str, list[Candidate]] = {}
+        for candidate in dict.fromkeys(candidates):
+            families.setdefault(candidate.family, []).append(candidate)
+        results: dict[str, Result] = {}
+        for index, family in enumerate(families.values()):
+            name = "stacked" if engine == "auto" else engine
+            group = _whole(make_group(index, family, [], epochs, load, name))
+            job = {
+                "group": group,
+                "run": str(folder.resolve()),
+                "metric": prepared.metric,
+                "target": list(prepared.target_scale),
+                "device": device,
+                "architectures": known,
+            }
+            answer = run_job(job, lambda event: None, lambda: False)
+            for value in answer["results"]:
+                result = Result.from_json(value)
+                results[result.candidate.id] = result
+    return [results[c.id] for c in candidates]
+
+
+def _whole(group: Group) -> Group:
+    """The group without rungs and early stopping."""
+    from dataclasses import replace
+
+    return replace(group, rungs=(), keep=(), patience=0)
+
+
+def check_candidate(candidate: Candidate, architectures: Mapping[str, Architecture]) -> None:
+    """Raise SpaceError unless every name and value of the candidate is known and legal."""
+    from adanet_py.training.general import GENERAL
+    from adanet_py.training.optimizers import OPTIMIZERS
+    from adanet_py.training.schedules import SCHEDULES
+
+    check_known("architecture", candidate.architecture, architectures, SpaceError)
+    check_known("optimizer", candidate.optimizer, OPTIMIZERS, SpaceError)
+    check_known("schedule", candidate.schedule, SCHEDULES, SpaceError)
+    architecture = architectures[candidate.architecture]
+    numeric = {
+        **architecture.numeric,
+        **OPTIMIZERS[candidate.optimizer].numeric,
+        **SCHEDULES[candidate.schedule].numeric,
+        **GENERAL,
+    }
+    for part, values, knobs in (
+        ("static", candidate.static, architecture.static),
+        ("numeric", candidate.numeric, numeric),
+    ):
+        for name, value in values.items():
+            check_known(f"{part} hyperparameter", name, knobs, SpaceError)
+            if not knobs[name].allows(value):
+                legal = knobs[name].choices or f"[{knobs[name].low}, {knobs[name].high}]"
+                raise SpaceError(f"{name}: expected a value in {legal}, found {value!r}.")

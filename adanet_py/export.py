@@ -1,0 +1,155 @@
+"""Save the best as a model, and call it saved only once a fresh process predicts what was scored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adanet_py.folder import candidate_file
+from adanet_py.model import MODEL_FILE, Member, Model, load, network_member, verify
+from adanet_py.prepare import Prepared, probe_rows
+from adanet_py.records import Result, Status
+
+if TYPE_CHECKING:
+    from adanet_py.architectures import Architecture
+
+TOLERANCE = 2e-4  # relative; float32 sums in another order differ by far less
+
+
+@dataclass
+class Check:
+    """A model on its way: written beside the saved one, being checked by a process of its own."""
+
+    result: Result
+    path: Path
+    process: subprocess.Popen[bytes] | None
+    difference: float | None = None
+    message: str = ""
+
+    def done(self, wait: float | None = 0.0) -> bool:
+        """Whether the check has ended, waiting up to `wait` seconds for it (None: as long)."""
+        if self.process is None:
+            return True
+        try:
+            out, err = self.process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            return False
+        self.process = None
+        try:
+            self.difference = float(json.loads(out)["difference"])
+        except (ValueError, KeyError):
+            lines = err.decode(errors="replace").strip().splitlines()
+            self.message = lines[-1] if lines else "the checking process said nothing"
+        return True
+
+    @property
+    def good(self) -> bool:
+        """Whether the reloaded model predicts what was scored."""
+        return self.difference is not None and self.difference <= TOLERANCE
+
+    def cancel(self) -> None:
+        """Give up the check."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+        self.path.unlink(missing_ok=True)
+
+
+def make_model(
+    folder: Path, prepared: Prepared, result: Result, architectures: Mapping[str, Architecture]
+) -> Model:
+    """The model of one candidate from its stored weights."""
+    path = candidate_file(folder, result.candidate.id)
+    if result.status is Status.BASELINE:
+        from safetensors.numpy import load_file
+
+        arrays = {n[7:]: v for n, v in load_file(path).items() if n.startswith("member/")}
+        member = Member("linear", arrays, result.candidate, len(prepared.split.train))
+    else:
+        member = network_member(path)
+    return Model(
+        prepared.target_name,
+        prepared.metric,
+        prepared.target,
+        prepared.preprocessor,
+        prepared.source.spec,
+        (member,),
+        {
+            "candidate": result.candidate.id,
+            "validation": result.metrics.get("validation"),
+            "audit": result.metrics.get("audit"),
+            "parameters": result.parameters,
+        },
+        architectures,
+    )
+
+
+def start_check(
+    folder: Path, prepared: Prepared, result: Result, architectures: Mapping[str, Architecture]
+) -> Check:
+    """Write the model of `result` and have a fresh process check it."""
+    from safetensors.numpy import load_file
+
+    model = make_model(folder, prepared, result, architectures)
+    path = folder / f"{MODEL_FILE}.new"
+    model.save(path)
+    stored = load_file(candidate_file(folder, result.candidate.id))
+    expected, fold = probe(prepared, stored["predictions/validation"])
+    np.savez(folder / "cache" / "probe.npz", expected=expected, fold=fold)
+    if result.candidate.architecture in architectures:
+        import pandas as pd
+
+        frame = pd.read_feather(folder / "cache" / "probe.feather")
+        own = load(path, architectures=architectures)
+        return Check(result, path, None, verify(own, frame, fold, expected))
+    command = [sys.executable, "-P", "-m", "adanet_py.export", str(path), str(folder / "cache")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    return Check(result, path, process)
+
+
+def probe(prepared: Prepared, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The stored outputs of the probe rows, and the fold whose member made each."""
+    valid = prepared.split.valid
+    rows = probe_rows(prepared.split)
+    position = {int(r): i for i, r in enumerate(np.concatenate(valid))}
+    fold = np.repeat(np.arange(len(valid)), [len(v) for v in valid])
+    at = np.array([position[int(r)] for r in rows], dtype=np.int64)
+    return outputs[at], fold[at]
+
+
+def accept(check: Check) -> dict[str, Any]:
+    """Put the checked model in place; what the journal records of it."""
+    os.replace(check.path, check.path.with_name(MODEL_FILE))
+    return {
+        "candidate": check.result.candidate.id,
+        "difference": check.difference,
+        "validation": check.result.metrics.get("validation"),
+    }
+
+
+def main(argv: list[str]) -> None:
+    """``python -m adanet_py.export MODEL CACHE``: print the largest difference as JSON."""
+    import pandas as pd
+
+    model = load(argv[0])
+    cache = Path(argv[1])
+    with np.load(cache / "probe.npz", allow_pickle=False) as stored:
+        expected, fold = stored["expected"], stored["fold"]
+    frame = pd.read_feather(cache / "probe.feather")
+    print(json.dumps({"difference": verify(model, frame, fold.tolist(), expected)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,343 @@
+"""The self-contained artifact: one file with preprocessing, members, weights of the mixture.
+
+A model file is a zip of three parts, JSON and safetensors only, so loading executes no code:
+``manifest.json`` (task, classes, members, checksum), ``preprocessor.json`` and
+``weights.safetensors``. Architectures are named and looked up in the registry, never imported from
+a path in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adanet_py.baselines import predict_member
+from adanet_py.calibration import probabilities
+from adanet_py.data.preprocess import Features, Preprocessor
+from adanet_py.data.table import read_table
+from adanet_py.data.target import Target
+from adanet_py.errors import ConfigError, RunError, check_known
+from adanet_py.journal import write_atomic
+from adanet_py.metrics import METRICS, score
+from adanet_py.records import Candidate, DataSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from adanet_py.architectures import Architecture
+
+VERSION = 1
+MODEL_FILE = "model.adanet"
+_PARTS = ("manifest.json", "preprocessor.json", "weights.safetensors")
+_MAX_BYTES = 1 << 34
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One network (in all its folds) or one linear baseline of a model.
+
+    `arrays` are its weights: for a network "<fold>/<parameter>", for a linear baseline those of
+    `baselines.Baseline.member`. `weight` is its share of the mixture.
+    """
+
+    kind: str  # "network" or "linear"
+    arrays: Mapping[str, np.ndarray]
+    candidate: Candidate
+    folds: int = 1
+    temperature: float = 1.0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What predicts: raw rows in, labels, probabilities or values out.
+
+    `architectures` holds architectures given by the user, which a file cannot carry.
+    """
+
+    target_name: str
+    metric: str
+    target: Target
+    preprocessor: Preprocessor
+    spec: DataSpec
+    members: tuple[Member, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    architectures: Mapping[str, Architecture] = field(default_factory=dict, repr=False)
+
+    @property
+    def task(self) -> str:
+        """binary, multiclass or regression."""
+        return self.target.task
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """Class labels in the order of the columns of `predict_proba`; empty for regression."""
+        return self.target.classes
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns prediction needs."""
+        return self.preprocessor.columns
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Labels or values [N], one per row of `data` (path, DataFrame or array), in order.
+
+        Raises DataError naming a column that is missing.
+        """
+        outputs = self._outputs(self._frame(data))
+        if self.task == "regression":
+            return outputs
+        return self.target.decode(outputs.argmax(1))
+
+    def predict_proba(self, data: Any) -> np.ndarray:
+        """Class probabilities [N, C]; ConfigError for regression."""
+        if self.task == "regression":
+            raise ConfigError("Probabilities were asked for, but this model is for regression.")
+        return self._outputs(self._frame(data))
+
+    def evaluate(self, data: Any, target: str | None = None) -> dict[str, float]:
+        """Every metric of the task on rows that have the target; the run's own comes first."""
+        table = read_table(data, target=target or self.target_name)
+        assert table.target is not None
+        y = self.target.encode(table.target)
+        outputs = self._outputs(table.frame)
+        if self.task == "regression":
+            y = y.astype(np.float64) * self.target.scale + self.target.mean
+        names = [self.metric, *(n for n, m in METRICS.items() if self.task in m.tasks)]
+        return {n: score(n, y, outputs) for n in dict.fromkeys(names)}
+
+    def _frame(self, data: Any) -> pd.DataFrame:
+        import pandas as pd
+
+        if isinstance(data, pd.DataFrame):
+            # Names as text, as when the model was fitted; a missing one is said by `transform`.
+            return data.set_axis([str(c) for c in data.columns], axis=1)
+        return read_table(data, require_target=False).frame
+
+    def _outputs(self, frame: pd.DataFrame) -> np.ndarray:
+        """Probabilities [N, C] or values [N] of the mixture."""
+        features = self.preprocessor.transform(frame)
+        total: Any = 0.0
+        for member in self.members:
+            total = total + member.weight * self._predict(member, features)
+        return np.asarray(total)
+
+    def _predict(self, member: Member, features: Features) -> np.ndarray:
+        if member.kind == "linear":
+            return predict_member(member.arrays, features)
+        return self.finish(self.fold_outputs(member, features).mean(0), member.temperature)
+
+    def finish(self, outputs: np.ndarray, temperature: float) -> np.ndarray:
+        """Network outputs [N, n_outputs] as probabilities [N, C] or values [N]."""
+        if self.task == "regression":
+            return outputs[:, 0].astype(np.float64) * self.target.scale + self.target.mean
+        return probabilities(outputs, temperature)
+
+    def fold_outputs(self, member: Member, features: Features) -> np.ndarray:
+        """Raw outputs of a network member's folds [F, N, n_outputs]; loads torch."""
+        import torch
+
+        from adanet_py.training.engines.program import as_members, merge_members
+
+        modules, scaling = self._networks[self.members.index(member)]
+        numeric = torch.from_numpy(features[scaling])
+        category = torch.from_numpy(features["category"])
+        out = []
+        with torch.inference_mode():
+            for module in modules:
+                parts = [
+                    merge_members(as_members(module(n, c), 1), self.task)
+                    for n, c in zip(numeric.split(_CHUNK), category.split(_CHUNK), strict=True)
+                ]
+                out.append(torch.cat(parts).numpy())
+        return np.stack(out)
+
+    @cached_property
+    def _networks(self) -> list[tuple[list[Any], str]]:
+        """Modules of every fold and the scaling, for every network member."""
+        import torch
+
+        from adanet_py.architectures import ARCHITECTURES
+        from adanet_py.training.engines.program import build_module
+
+        known = ARCHITECTURES | dict(self.architectures)
+        out: list[tuple[list[Any], str]] = []
+        for member in self.members:
+            modules = []
+            name = member.candidate.architecture
+            if member.kind == "network":
+                check_known("architecture", name, known, RunError)
+            for f in range(member.folds if member.kind == "network" else 0):
+                module = build_module(known[name], member.candidate, self.spec, 0)
+                prefix = f"{f}/"
+                state = {
+                    n.removeprefix(prefix): torch.from_numpy(np.array(v))
+                    for n, v in member.arrays.items()
+                    if n.startswith(prefix)
+                }
+                expected = {n for n in module.state_dict() if not n.endswith("noise_at")}
+                if expected != set(state):
+                    raise RunError(f"The model file does not hold the weights of a {name} network.")
+                module.load_state_dict(state, strict=False)
+                modules.append(module.eval())
+            scaling = "quantile"
+            if member.kind == "network":
+                scaling = str(known[name].complete(member.candidate.static)["scaling"])
+            out.append((modules, scaling))
+        return out
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model file, atomically."""
+        from safetensors.numpy import save
+
+        arrays = {
+            f"{i}/{n}": np.ascontiguousarray(v)
+            for i, member in enumerate(self.members)
+            for n, v in member.arrays.items()
+        }
+        weights = save(arrays)
+        preprocessor = json.dumps(self.preprocessor.to_json()).encode()
+        manifest = {
+            "format": "adanet_py model",
+            "version": VERSION,
+            "target_name": self.target_name,
+            "metric": self.metric,
+            "target": self.target.to_json(),
+            "spec": self.spec.to_json(),
+            "members": [
+                {
+                    "kind": m.kind,
+                    "candidate": m.candidate.to_json(),
+                    "folds": m.folds,
+                    "temperature": m.temperature,
+                    "weight": m.weight,
+                }
+                for m in self.members
+            ],
+            "about": dict(self.about),
+            "sha256": {
+                "preprocessor.json": hashlib.sha256(preprocessor).hexdigest(),
+                "weights.safetensors": hashlib.sha256(weights).hexdigest(),
+            },
+        }
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in zip(
+                _PARTS, (json.dumps(manifest).encode(), preprocessor, weights), strict=True
+            ):
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+        write_atomic(path, buffer.getvalue())
+
+
+def load(
+    path: str | os.PathLike[str], *, architectures: Mapping[str, Architecture] | None = None
+) -> Model:
+    """Load a model from its file or from a run folder; executes no code from it.
+
+    `architectures` are needed again where the model uses ones given by the user.
+    Raises RunError for a missing, damaged or newer file.
+    """
+    found = Path(path)
+    if found.is_dir():
+        found = found / MODEL_FILE
+    if not found.is_file():
+        raise RunError(f"Expected a model file or a run folder with one at {path}, found none.")
+    parts = _read_parts(found)
+    try:
+        manifest = json.loads(parts["manifest.json"])
+        if manifest.get("format") != "adanet_py model":
+            raise ValueError("it is not a model of adanet_py")
+        if int(manifest["version"]) > VERSION:
+            raise RunError(
+                f"{found} was written by a newer version (format {manifest['version']}, this "
+                f"program reads up to {VERSION}). Update adanet_py."
+            )
+        for name, digest in manifest["sha256"].items():
+            if hashlib.sha256(parts[name]).hexdigest() != digest:
+                raise ValueError(f"the checksum of {name} does not fit")
+        return _build(manifest, parts, architectures or {})
+    except RunError:
+        raise
+    except Exception as error:  # damaged content fails in many ways; all mean the same to a user
+        raise RunError(f"{found} cannot be read as a model: {error}. Use an intact copy.") from None
+
+
+def _read_parts(path: Path) -> dict[str, bytes]:
+    """The known parts of a model file and nothing else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {i.filename: i.file_size for i in archive.infolist()}
+            if set(sizes) != set(_PARTS) or sum(sizes.values()) > _MAX_BYTES:
+                raise zipfile.BadZipFile(f"expected the parts {', '.join(_PARTS)}")
+            return {name: archive.read(name) for name in _PARTS}
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise RunError(f"{path} is not a model file: {error}. Use an intact copy.") from None
+
+
+def _build(
+    manifest: Mapping[str, Any], parts: Mapping[str, bytes], architectures: Mapping[str, Architecture]
+) -> Model:
+    from safetensors.numpy import load as load_arrays
+
+    arrays = load_arrays(parts["weights.safetensors"])
+    members = []
+    for i, value in enumerate(manifest["members"]):
+        prefix = f"{i}/"
+        own = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+        fields = {k: value[k] for k in ("kind", "folds", "temperature", "weight")}
+        members.append(Member(arrays=own, candidate=Candidate.from_json(value["candidate"]), **fields))
+    return Model(
+        target_name=manifest["target_name"],
+        metric=manifest["metric"],
+        target=Target.from_json(manifest["target"]),
+        preprocessor=Preprocessor.from_json(json.loads(parts["preprocessor.json"])),
+        spec=DataSpec.from_json(manifest["spec"]),
+        members=tuple(members),
+        about=manifest["about"],
+        architectures=architectures,
+    )
+
+
+def network_member(path: Path) -> Member:
+    """The member a candidate's file in a run folder holds."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        about = json.loads(file.metadata()["about"])
+        names = [n for n in file.keys() if n.startswith("weights/")]  # noqa: SIM118
+        arrays = {n.removeprefix("weights/"): file.get_tensor(n) for n in names}
+    candidate = Candidate.from_json(about["candidate"])
+    return Member("network", arrays, candidate, about["folds"], about["temperature"])
+
+
+def verify(model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: np.ndarray) -> float:
+    """Largest difference between what was scored and what the model gives on the probe rows.
+
+    `expected` [N, n_outputs] are the raw outputs stored while training (for a linear member:
+    probabilities or values), row i by the member of fold `fold[i]`. Relative to their size.
+    """
+    member = model.members[0]
+    features = model.preprocessor.transform(frame)
+    if member.kind == "linear":
+        outputs = []
+        for f in range(len(member.arrays["intercept"])):
+            each = {k: v if k == "offsets" else v[f : f + 1] for k, v in member.arrays.items()}
+            outputs.append(predict_member(each, features))
+        found = np.stack(outputs)[np.asarray(fold), np.arange(len(frame))]
+    else:
+        found = model.fold_outputs(member, features)[np.asarray(fold), np.arange(len(frame))]
+    size = np.maximum(1.0, np.abs(expected))
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float((np.abs(found - expected) / size).max(initial=0.0))

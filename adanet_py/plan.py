@@ -1,0 +1,176 @@
+"""How much each group may cost: members, steps, rungs. Pure functions, no torch, no clock.
+
+The cost of training is estimated from multiply-adds; with a time budget the measured speed of the
+groups so far corrects the estimate. What is decided is written into the `Group`, so a replay needs
+no clock.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from adanet_py.architectures import Architecture
+from adanet_py.records import Candidate, DataSpec, Group, History, Result
+from adanet_py.space import SearchSpace, contains, decode, encode
+
+MEMBERS = 8  # candidates of a group, where time allows
+FLOPS = 2.0e10  # per second and core, before anything is measured
+STEP_SECONDS = 2.0e-3  # of a step, whatever its size
+ROW_EPOCHS = 1.2e6  # rows x epochs a candidate is trained for, within the bounds below
+EPOCHS = (12, 100)
+FEWEST_EPOCHS = 4
+EVALUATIONS = 30  # per candidate
+PATIENCE = 8  # evaluations
+RUNGS = ((1 / 8, 1 / 2), (1 / 3, 1 / 4))  # (share of the steps, share of the members that stay)
+SHARES = 4  # a group may take a quarter of a worker's time
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The data as far as cost is concerned, and what can be spent."""
+
+    spec: DataSpec
+    rows: int  # training rows of a fold
+    folds: int
+    architectures: Mapping[str, Architecture]
+    seconds: float | None = None  # of one worker, for everything; None: no time budget
+    order_seed: int = 0
+
+
+def step_flops(candidate: Candidate, load: Workload) -> float:
+    """Floating-point operations of one step of one candidate, all folds, forward and backward."""
+    architecture = load.architectures[candidate.architecture]
+    static = architecture.complete(candidate.static)
+    estimate = architecture.multiply_adds
+    per_row = estimate(static, load.spec) if estimate else 100_000
+    return 6.0 * per_row * batch_size(candidate, load) * load.folds
+
+
+def batch_size(candidate: Candidate, load: Workload) -> int:
+    """Rows of one step."""
+    static = load.architectures[candidate.architecture].complete(candidate.static)
+    return min(int(static["batch_size"]), load.rows)  # type: ignore[arg-type]
+
+
+def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed: float) -> float:
+    """Estimated seconds of a step of a group of `members` on one core."""
+    return STEP_SECONDS + members * step_flops(candidate, load) / (FLOPS * speed)
+
+
+def measured_speed(history: History, load: Workload) -> float:
+    """Speed of the groups so far relative to the estimate; 1 before there are any."""
+    ratios = []
+    for result in history.networks():
+        if result.steps and result.seconds > 0.05 and result.status.usable:
+            # Overhead per step is shared by the members of a group; their number is not known
+            # here, so it is counted in full only once per `MEMBERS`.
+            overhead = STEP_SECONDS * result.steps / MEMBERS
+            flops = step_flops(result.candidate, load) * result.steps
+            ratios.append(flops / max(result.seconds - overhead, 0.3 * result.seconds) / FLOPS)
+    return float(np.clip(statistics.median(ratios), 0.05, 20.0)) if len(ratios) >= 3 else 1.0
+
+
+def average_members(members: int) -> float:
+    """Mean number of members alive over the steps of a group, rungs considered."""
+    alive, at, total = float(members), 0.0, 0.0
+    for share, stay in RUNGS if members > 2 else ():
+        total += alive * (share - at)
+        alive, at = max(1.0, np.ceil(members * stay)), share
+    return total + alive * (1.0 - at)
+
+
+def full_epochs(rows: int) -> int:
+    """Epochs a candidate is trained for when time does not matter."""
+    return int(np.clip(round(ROW_EPOCHS / rows), *EPOCHS))
+
+
+def size_group(
+    candidate: Candidate, load: Workload, speed: float, left: float | None, most: int
+) -> tuple[int, int]:
+    """(members, epochs) of a group of the candidate's family; (0, 0) when nothing fits.
+
+    `left` are the seconds until the deadline, `most` the candidates still wanted.
+    """
+    epochs, members = full_epochs(load.rows), min(MEMBERS, most)
+    if load.seconds is None:
+        return members, epochs
+    share = load.seconds / SHARES if left is None else min(load.seconds / SHARES, left)
+    steps = max(1.0, load.rows / batch_size(candidate, load))
+
+    def cost(members: int, epochs: float) -> float:
+        each = seconds_per_step(candidate, average_members(members), load, speed)
+        return epochs * steps * each
+
+    while members > 2 and cost(members, epochs) > share and cost(members, epochs / 3) > share:
+        members = (members + 1) // 2
+    fitting = int(share / cost(members, 1.0))
+    if fitting < FEWEST_EPOCHS and left is not None and left < load.seconds / SHARES:
+        return 0, 0  # too little time left for anything that could win
+    return members, int(np.clip(fitting, 1, epochs))
+
+
+def make_group(
+    index: int,
+    candidates: Sequence[Candidate],
+    controllers: Sequence[str],
+    epochs: float,
+    load: Workload,
+    engine: str,
+) -> Group:
+    """The group with its steps, rungs and evaluations."""
+    per_epoch = max(1, round(load.rows / batch_size(candidates[0], load)))
+    steps = max(1, round(epochs * per_epoch))
+    every = max(1, steps // EVALUATIONS)
+    rungs, keep = [], []
+    for share, stay in RUNGS if len(candidates) > 2 else ():
+        at = max(every, round(share * steps / every) * every)
+        if at < steps and at not in rungs:
+            rungs.append(at)
+            keep.append(max(1, int(np.ceil(len(candidates) * stay))))
+    return Group(
+        index=index,
+        candidates=tuple(candidates),
+        steps=steps,
+        rungs=tuple(rungs),
+        keep=tuple(keep),
+        evaluate_every=every,
+        patience=PATIENCE,
+        engine=engine,
+        controllers=tuple(controllers),
+        order_seed=load.order_seed,
+    )
+
+
+def around(
+    space: SearchSpace, first: Candidate, n: int, rng: np.random.Generator, spread: float = 0.15
+) -> list[Candidate]:
+    """`first` and n - 1 candidates of its family with numeric settings near its own."""
+    out = {first.id: first}
+    if contains(space, first) is None:
+        center = encode(space, first)
+        free = np.array([not d.static for d in space.decisions])
+        for _ in range(20 * n):
+            if len(out) >= n:
+                break
+            u = center + spread * rng.standard_normal(len(center)) * free
+            near = decode(space, np.clip(u, 0.0, 1.0), int(rng.integers(2**31)))
+            if near.family == first.family:
+                out.setdefault(near.id, near)
+    return list(out.values())[:n]
+
+
+def for_task(space: SearchSpace, task: str) -> SearchSpace:
+    """The space without settings that mean nothing for `task`."""
+    idle = {"general.label_smoothing": 0.0} if task == "regression" else {}
+    decisions = tuple(d for d in space.decisions if d.name not in idle)
+    return replace(space, decisions=decisions, fixed={**space.fixed, **idle})
+
+
+def best_of(results: Sequence[Result]) -> Result | None:
+    """The usable network with the highest reward."""
+    usable = [r for r in results if r.status.usable and np.isfinite(r.reward)]
+    return max(usable, key=lambda r: (r.reward, r.candidate.id), default=None)

@@ -1,0 +1,58 @@
+"""Write leaderboard, curves and Pareto front of a run from its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from adanet_py import leaderboard
+from adanet_py.calibration import cross_fitted, probabilities
+from adanet_py.folder import State, candidate_file
+from adanet_py.metrics import METRICS
+from adanet_py.prepare import Prepared
+from adanet_py.records import Result, Status
+
+TOP = 20
+
+
+def write_tables(
+    folder: Path, prepared: Prepared, state: State, into: Path | None = None
+) -> None:
+    """Write leaderboard.csv, curves.csv and pareto.csv, into the run or another folder."""
+    into = into or folder
+    results = state.all_results()
+    metric = METRICS[prepared.metric]
+    source, target = prepared.source, prepared.target
+    rows = np.concatenate(prepared.split.valid)
+    y = np.asarray(source.y[rows])
+    weight = None if source.weight is None else np.asarray(source.weight[rows])
+    predictions = {}
+    for result in leaderboard.ranked(results)[:TOP]:
+        found = stored_predictions(folder, prepared, result, y, weight)
+        if found is not None:
+            predictions[result.candidate.id] = found
+    if prepared.task == "regression":
+        y = y.astype(np.float64) * target.scale + target.mean
+    table = leaderboard.build(results, metric, predictions=predictions, y=y, weight=weight, top=TOP)
+    leaderboard.write_csv(table, into / "leaderboard.csv")
+    leaderboard.write_csv(leaderboard.curves(results), into / "curves.csv")
+    leaderboard.write_csv(leaderboard.pareto(results), into / "pareto.csv")
+
+
+def stored_predictions(
+    folder: Path, prepared: Prepared, result: Result, y: np.ndarray, weight: np.ndarray | None
+) -> np.ndarray | None:
+    """Validation predictions as they were scored: probabilities [N, C] or values [N], or None."""
+    from safetensors import safe_open
+
+    path = candidate_file(folder, result.candidate.id)
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="np") as file:
+        outputs: np.ndarray = file.get_tensor("predictions/validation")
+    if result.status is Status.BASELINE:
+        return outputs
+    if prepared.task == "regression":
+        return outputs[:, 0].astype(np.float64) * prepared.target.scale + prepared.target.mean
+    return probabilities(outputs, cross_fitted(outputs, y, weight))
