@@ -141,7 +141,6 @@ def _chunks(
                 na_values=[""],
                 index_col=False,
                 low_memory=False,
-                float_precision="round_trip",  # the same number as from text or Parquet
                 **options,
             )
 
