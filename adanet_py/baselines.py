@@ -7,7 +7,6 @@ the same training rows and the same preprocessed features as the networks and ar
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanet_py.calibration import probabilities
+from adanet_py.calibration import probabilities, two_sided
 from adanet_py.metrics import weighted_median
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ Features = Mapping[str, np.ndarray]
 LINEAR_ROWS = 20_000  # more rows than this are sampled: the linear model must be there in seconds
 BOOSTING_CELLS = 8_000_000  # rows times columns; scikit-learn holds them as float64
 BOOSTING_ITERATIONS = 100
+LOGISTIC_STEPS = 100
 _SCALING = "quantile"
 _NEVER = -30.0  # logit of a class that no training row has
 
@@ -148,8 +148,7 @@ def _constant(problem: _Problem, rows: np.ndarray) -> _Fitted:
 
 def _linear(problem: _Problem, rows: np.ndarray) -> _Fitted:
     """Ridge or multinomial logistic regression on scaled numbers and one-hot categories."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import Ridge
 
     start = time.monotonic()
     used, notes = _sample(problem, rows, LINEAR_ROWS), []
@@ -167,21 +166,57 @@ def _linear(problem: _Problem, rows: np.ndarray) -> _Fitted:
         seen = np.unique(y)
         if len(seen) < 2:  # nothing to separate in this fold
             return _constant(problem, rows)
-        logistic = LogisticRegression(C=1.0, tol=1e-4, max_iter=100)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said in the message instead
-            logistic.fit(x, y, w)
-        if int(np.max(logistic.n_iter_)) >= logistic.max_iter:
-            notes.append(f"stopped after {logistic.max_iter} iterations, not converged")
+        found, converged = _logistic(x, np.searchsorted(seen, y), w, len(seen))
+        if not converged:
+            notes.append(f"stopped after {LOGISTIC_STEPS} iterations, not converged")
         coef = np.zeros((x.shape[1], problem.n_outputs))
         intercept = np.full(problem.n_outputs, _NEVER)
-        if len(seen) == 2:  # scikit-learn keeps only the second class's half
-            coef[:, seen[1]] = logistic.coef_[0]
-            intercept[seen] = [0.0, logistic.intercept_[0]]
-        else:
-            coef[:, seen], intercept[seen] = logistic.coef_.T, logistic.intercept_
+        coef[:, seen], intercept[seen] = found[:-1], found[-1]
     seconds = time.monotonic() - start
     return _Fitted(coef[:n_numeric], coef[n_numeric:], intercept, seconds, "; ".join(notes))
+
+
+def _logistic(
+    x: np.ndarray | csr_array, y: np.ndarray, weight: np.ndarray | None, n_classes: int
+) -> tuple[np.ndarray, bool]:
+    """Coefficients [D + 1, C], intercept last, and whether L-BFGS converged.
+
+    The minimum of the summed log loss plus half the squared coefficients, as scikit-learn's
+    LogisticRegression with C = 1; two classes share one column. It is not called itself because it
+    tells about convergence by a warning, and warnings cannot be caught in a thread.
+    """
+    from scipy.optimize import minimize
+
+    n, width = x.shape
+    w = np.ones(n) if weight is None else weight
+    total = float(w.sum())
+    columns = 1 if n_classes == 2 else n_classes
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        coef = flat.reshape(width + 1, columns)
+        z = two_sided(x @ coef[:-1] + coef[-1])
+        z -= z.max(axis=1, keepdims=True)
+        p = np.exp(z)
+        norm = p.sum(axis=1, keepdims=True)
+        value = w @ (np.log(norm[:, 0]) - z[np.arange(n), y]) + 0.5 * np.sum(coef[:-1] ** 2)
+        p /= norm
+        p[np.arange(n), y] -= 1
+        p *= w[:, None]
+        slope = p[:, -columns:]
+        gradient = np.vstack([x.T @ slope + coef[:-1], slope.sum(axis=0)])
+        return float(value) / total, gradient.ravel() / total
+
+    found = minimize(
+        loss,
+        np.zeros((width + 1) * columns),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": LOGISTIC_STEPS, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps},
+    )
+    coef = found.x.reshape(width + 1, columns)
+    if columns == 1:
+        coef = np.hstack([np.zeros_like(coef), coef])
+    return coef, bool(found.nit < LOGISTIC_STEPS)
 
 
 def _sample(problem: _Problem, rows: np.ndarray, limit: int) -> np.ndarray:
