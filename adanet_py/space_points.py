@@ -21,7 +21,7 @@ from adanet_py.records import Candidate, Scalar
 
 Assignment = dict[str, Scalar]
 _DIGITS = 6  # significant digits of a drawn number: enough, and pleasant to read in a leaderboard
-_STEP = 0.15  # standard deviation of a mutation in the unit interval
+_STEPS = (0.05, 0.4)  # range of the standard deviation of a mutation in the unit interval
 
 
 def _is_number(value: Scalar) -> TypeGuard[int | float]:
@@ -45,7 +45,7 @@ class Decision:
     when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
     static: bool = False
 
-    @property
+    @cached_property
     def size(self) -> float:
         """Number of values; infinite for a real range."""
         if self.kind == "choice":
@@ -55,13 +55,13 @@ class Decision:
             return high - low + 1
         return math.inf if high > low else 1
 
-    @property
+    @cached_property
     def ends(self) -> tuple[float, float]:
         """Low and high end of a range."""
         low, high = self.domain
         return low, high  # type: ignore[return-value]
 
-    @property
+    @cached_property
     def ordered(self) -> bool:
         """Whether neighbouring values are alike: ranges, and choices that are rising numbers."""
         if self.kind != "choice":
@@ -149,7 +149,10 @@ class SearchSpace:
 
 def is_active(decision: Decision, assignment: Mapping[str, Scalar]) -> bool:
     """Whether `decision` matters, given the decisions before it."""
-    return all(name in assignment and assignment[name] in values for name, values in decision.when)
+    for name, values in decision.when:  # a plain loop: this runs for every decision of every draw
+        if name not in assignment or assignment[name] not in values:
+            return False
+    return True
 
 
 def fill(space: SearchSpace, given: Mapping[str, Scalar], rng: np.random.Generator) -> Assignment:
@@ -239,13 +242,15 @@ def neighbour(decision: Decision, value: Scalar, rng: np.random.Generator) -> Sc
         others = [c for c in decision.domain if c != value]
         return others[int(rng.integers(len(others)))]
     start = decision.unit(value)
+    low, high = _STEPS
     for _ in range(16):
-        u = abs(start + rng.normal() * _STEP)  # reflected at both ends
-        moved = decision.at(2.0 - u if u > 1.0 else u)
+        # Steps of every size: small ones refine, large ones leave a poor start.
+        u = abs(start + rng.normal() * low * (high / low) ** rng.random())  # reflected at 0
+        moved = decision.at(min(max(2.0 - u if u > 1.0 else u, 0.0), 1.0))
         if moved != value:
             return moved
     # A few values in a wide part each (three choices): the step rarely leaves; take the next one.
-    step = 1.0 / decision.size if math.isfinite(decision.size) else _STEP
+    step = 1.0 / decision.size if math.isfinite(decision.size) else high
     up = start + step <= 1.0 and (start - step < 0.0 or rng.random() < 0.5)
     return decision.at(start + step if up else start - step)
 

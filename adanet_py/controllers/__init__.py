@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from adanet_py.controllers.evolution import evolution
+from adanet_py.controllers import evolution, quasi_random, random, tpe
 from adanet_py.controllers.families import Controller
-from adanet_py.controllers.quasi_random import quasi_random
-from adanet_py.controllers.random import random
 from adanet_py.controllers.samplers import from_sampler
-from adanet_py.controllers.tpe import tpe
 from adanet_py.errors import ConfigError, check_known
 
 CONTROLLERS: dict[str, Controller] = {
-    "random": random,
-    "quasi_random": quasi_random,
-    "tpe": tpe,
-    "evolution": evolution,
+    "random": random.propose,
+    "quasi_random": quasi_random.propose,
+    "tpe": tpe.propose,
+    "evolution": evolution.propose,
 }
 
 __all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adanet_py.controllers.families import Proposal, propose
+from adanet_py.controllers.families import Proposal, propose_family_by_family
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import (
     Assignment,
@@ -25,10 +25,10 @@ from adanet_py.space import (
 )
 
 POPULATION = 64  # the last results that can be parents
-TOURNAMENT = 12  # of which so many are compared
+TOURNAMENT = 24  # of which so many are compared, at most a quarter
 WARM_UP = 16  # fewer usable results than this: random programs half of the time
 _NEW_PROGRAM = 0.7  # share of families whose program differs from their parent's
-_SECOND_CHANGE = 0.4  # chance of one more changed number, again and again
+_SECOND_CHANGE = 0.6  # chance of one more changed number, again and again
 
 
 class _Parent(NamedTuple):
@@ -37,7 +37,7 @@ class _Parent(NamedTuple):
     id: str
 
 
-def evolution(
+def propose(
     space: SearchSpace, history: History, n: int, rng: np.random.Generator
 ) -> list[Candidate]:
     """Children of tournament winners; see the module."""
@@ -79,7 +79,7 @@ def evolution(
             changed = [move] if move else []
         return child, parent.id, _move(changed)
 
-    return propose(space, history, n, rng, draw)
+    return propose_family_by_family(space, history, n, rng, draw)
 
 
 def _population(space: SearchSpace, history: History) -> list[_Parent]:

@@ -29,7 +29,7 @@ _TRIES = 20  # draws per wanted candidate before settings are looked for elsewhe
 _ENUMERATED = 20_000  # spaces up to this many settings are listed to find what is left
 
 
-def propose(
+def propose_family_by_family(
     space: SearchSpace, history: History, n: int, rng: np.random.Generator, draw: Draw
 ) -> list[Candidate]:
     """`n` new candidates, fewer only when the space is exhausted; starts of the space first."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from adanet_py.controllers.families import Proposal, program_of, propose
+from adanet_py.controllers.families import Proposal, program_of, propose_family_by_family
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import SearchSpace
 from adanet_py.space_points import decode_assignment, is_active
@@ -20,7 +20,7 @@ from adanet_py.space_points import decode_assignment, is_active
 _AHEAD = 64  # points made at a time
 
 
-def quasi_random(
+def propose(
     space: SearchSpace, history: History, n: int, rng: np.random.Generator
 ) -> list[Candidate]:
     """The next points of a sequence that depends on the space alone; `rng` gives the seeds only.
@@ -45,7 +45,7 @@ def quasi_random(
                 out[decision.name] = program[decision.name] if given else decision.at(float(u))
         return out, None, None
 
-    return propose(space, history, n, rng, draw)
+    return propose_family_by_family(space, history, n, rng, draw)
 
 
 class _Sequence:

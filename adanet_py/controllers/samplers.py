@@ -11,11 +11,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanet_py.controllers.families import Controller, Proposal, propose
+from adanet_py.controllers.families import Controller, Proposal, propose_family_by_family
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import Assignment, Decision, SearchSpace, project
 from adanet_py.space_points import is_active
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 REMEMBERED = 100  # results a study is rebuilt from: the best quarter and the latest of the rest
+_EPOCH = datetime(2000, 1, 1)  # trials need a time; a fixed one keeps everything repeatable
 _ENOUGH = 10  # results of an architecture and optimizer needed to look at them alone
 
 Scored = tuple[Candidate, float | None]  # reward; None while pending
@@ -66,7 +68,7 @@ def from_sampler(
             return _ask(space, study(key), program, static=False), None, None
 
         with _quiet():
-            return propose(space, history, n, rng, draw)
+            return propose_family_by_family(space, history, n, rng, draw)
 
     return controller
 
@@ -151,36 +153,51 @@ def _study(
     remembered: int,
 ) -> Study:
     import optuna
-    from optuna.trial import TrialState, create_trial
 
     done = [i for i, row in enumerate(rows) if row[1] is not None]
     by_reward = sorted(done, key=lambda i: (-float(rows[i][1] or 0.0), i))
     kept = set(by_reward[: remembered // 4])
     kept.update([i for i in done if i not in kept][len(kept) - remembered :])
     kept.update([i for i, row in enumerate(rows) if row[1] is None][-remembered // 4 :])
-    trials: list[FrozenTrial] = []
+    names = {d.name: d for d in space.decisions if d.static == static and d.size > 1}
+    distributions = {name: _distribution(d) for name, d in names.items()}
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for i in sorted(kept):
         candidate, reward = rows[i]
         assignment = project(space, candidate)
         if assignment is None:
             continue
-        used = [d for d in _open(space, assignment, static) if d.name in assignment]
-        trials.append(
-            create_trial(
-                state=TrialState.RUNNING if reward is None else TrialState.COMPLETE,
-                value=reward,
-                params={d.name: _inward(d, assignment[d.name]) for d in used},
-                distributions={d.name: _distribution(d) for d in used},
-            )
-        )
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.add_trials(trials)
+        used = [name for name in names if name in assignment]
+        params = {name: _inward(names[name], assignment[name]) for name in used}
+        study.add_trial(_past(params, {name: distributions[name] for name in used}, reward))
     return study
 
 
-def _open(space: SearchSpace, assignment: Mapping[str, Scalar], static: bool) -> Iterator[Decision]:
-    """Decisions of one kind that have something to decide."""
-    return (d for d in space.decisions if d.static == static and d.size > 1)
+def _past(
+    params: dict[str, Any], distributions: dict[str, BaseDistribution], reward: float | None
+) -> FrozenTrial:
+    """A finished trial, or a running one without reward, that is cheap to add to a study."""
+    from optuna.trial import FrozenTrial, TrialState
+
+    class Past(FrozenTrial):
+        # Storages copy what is added deeply, which took a third of all time. Nobody else holds
+        # the parts of these trials, so a shallow copy is as safe.
+        def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
+            return copy.copy(self)
+
+    return Past(
+        number=-1,
+        trial_id=-1,
+        state=TrialState.RUNNING if reward is None else TrialState.COMPLETE,
+        value=reward,
+        datetime_start=_EPOCH,
+        datetime_complete=None if reward is None else _EPOCH,
+        params=params,
+        distributions=distributions,
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 def _ask(

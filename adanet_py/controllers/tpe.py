@@ -17,4 +17,4 @@ def _sampler(seed: int) -> TPESampler:
     return TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
 
-tpe = from_sampler(_sampler)
+propose = from_sampler(_sampler)
