@@ -186,10 +186,9 @@ class Model:
                     for n, v in member.arrays.items()
                     if n.startswith(prefix)
                 }
-                expected = {n for n in module.state_dict() if not n.endswith("noise_at")}
-                if expected != set(state):
+                if set(module.state_dict()) != set(state):
                     raise RunError(f"The model file does not hold the weights of a {name} network.")
-                module.load_state_dict(state, strict=False)
+                module.load_state_dict(state)
                 modules.append(module.eval())
             scaling = "quantile"
             if member.kind == "network":

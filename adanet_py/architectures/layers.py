@@ -1,12 +1,11 @@
 """The layers architectures are made of: ordinary single-model modules that vectorise under vmap.
 
 Values that differ per member but do not shape the graph are buffers: ``knob_<name>`` holds a value
-of `Candidate.numeric`, ``noise_at`` the place of a dropout layer in the shared noise (see below).
+of `Candidate.numeric`, ``noise`` the random bytes of a dropout layer (see below).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from adanet_py.architectures.architecture import ONE_HOT_LIMIT, PERIODIC_WAVES
 from adanet_py.records import DataSpec, Scalar
 
-NOISE_SIZE = 1 << 22
+NOISE_SIZE = 1 << 20  # bytes of random numbers of a member
 
 
 class Linear(nn.Module):
@@ -153,40 +152,43 @@ class Embedding(nn.Module):
         return F.embedding(codes, self.weight)
 
 
-@functools.lru_cache(maxsize=4)
-def noise(device: str) -> Tensor:
-    """Uniform noise [NOISE_SIZE], the same in every process; call it once outside vmap."""
-    generator = torch.Generator().manual_seed(20240229)
-    return torch.rand(NOISE_SIZE, generator=generator).to(device)
+def noise_pool(seed: int) -> Tensor:
+    """The uniform noise of one member: bytes [NOISE_SIZE] that depend on its seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (NOISE_SIZE,), dtype=torch.uint8, generator=generator)
 
 
 class Dropout(nn.Module):
     """Set a share of the values to zero and scale up the rest (Srivastava et al. 2014).
 
-    The noise is a window into one shared array of uniform numbers. The engine sets the window's
-    place from (member seed, step, layer), so what is dropped does not depend on grouping, order,
-    engine or resumption, and no member needs a random generator of its own.
+    The noise is a window into the member's own pool of random bytes; the engine moves the window,
+    `start`, from step to step and layer to layer. So what is dropped depends on the member's seed
+    and the step, not on grouping, order, engine or resumption, and costs no random numbers and no
+    copy. The share is rounded to a multiple of 1/256.
     """
 
     knob_dropout: Tensor
-    noise_at: Tensor
+    noise: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("knob_dropout", torch.tensor(0.0))
-        self.register_buffer("noise_at", torch.tensor(0, dtype=torch.int64))
+        # The engine puts the member's pool here; it is not part of the model.
+        self.register_buffer("noise", torch.empty(0, dtype=torch.uint8), persistent=False)
+        self.start = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
         rows, inner = x.shape[0], math.prod(x.shape[1:])
-        # Rows lie side by side; only beyond half the noise do they begin to overlap.
-        stride = min(inner, max(1, (NOISE_SIZE // 2 - inner) // rows))
-        places = NOISE_SIZE - (rows - 1) * stride - inner + 1
-        windows = noise(str(x.device)).as_strided((places, rows, inner), (1, stride, 1))
-        u = torch.index_select(windows, 0, (self.noise_at % places).reshape(1)).view(x.shape)
-        keep = 1.0 - self.knob_dropout
-        return torch.where(u < keep, x / keep, 0.0)
+        # Rows lie side by side; in layers larger than half the pool they overlap.
+        stride = min(inner, max(1, (NOISE_SIZE // 2 - inner) // max(1, rows - 1)))
+        span = (rows - 1) * stride + inner
+        start = self.start % max(1, NOISE_SIZE - span)
+        window = self.noise[start : start + span].unfold(0, inner, stride).view(x.shape)
+        dropped = torch.round(self.knob_dropout * 256.0)
+        kept = (window >= dropped).to(x.dtype) * (256.0 / (256.0 - dropped))
+        return x * kept
 
 
 class MemberScale(nn.Module):

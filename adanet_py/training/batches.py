@@ -72,9 +72,10 @@ def member_seed(seed: int, fold: int) -> int:
     return int(hash_words(seed, fold, 1)) & 0x7FFFFFFF
 
 
-def noise_places(seeds: npt.ArrayLike, start: int, stop: int, layers: int) -> npt.NDArray[np.int64]:
-    """Place of the dropout noise for steps [start, stop): [steps, layers, K]."""
-    steps = np.arange(start, stop).reshape(-1, 1, 1)
-    layer = np.arange(layers).reshape(1, -1, 1)
-    seeds = np.asarray(seeds).reshape(1, 1, -1)
-    return (hash_words(seeds, steps, layer) >> np.uint64(1)).astype(np.int64)
+def noise_starts(start: int, stop: int, layers: int) -> npt.NDArray[np.int64]:
+    """Where each dropout layer's window into the noise begins, steps [start, stop): [steps, layers].
+
+    Members share the places; their noise differs.
+    """
+    steps = np.arange(start, stop).reshape(-1, 1)
+    return (hash_words(steps, np.arange(layers)) >> np.uint64(33)).astype(np.int64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adanet_py.architectures.architecture import Architecture
-from adanet_py.architectures.layers import Dropout, noise
+from adanet_py.architectures.layers import Dropout
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.training.batches import BatchOrder, member_seed
 from adanet_py.training.general import GENERAL
@@ -47,7 +47,6 @@ class Program:
         families = {c.family for c in self.candidates}
         if len(families) != 1:
             raise ValueError(f"A group needs one family of candidates, got {len(families)}.")
-        noise(str(self.device))  # built here: random numbers cannot be drawn inside vmap
 
     @property
     def folds(self) -> int:
@@ -115,7 +114,7 @@ def build_module(
 def dropouts(module: nn.Module) -> dict[str, Dropout]:
     """The dropout layers in the order of the module: name of the noise buffer -> layer."""
     return {
-        f"{name}.noise_at": layer
+        f"{name}.noise": layer
         for name, layer in module.named_modules()
         if isinstance(layer, Dropout)
     }

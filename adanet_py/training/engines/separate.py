@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanet_py.architectures.layers import is_decayed
-from adanet_py.training.batches import noise_places
+from adanet_py.architectures.layers import is_decayed, noise_pool
+from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines.program import (
     Program,
     State,
@@ -33,9 +33,12 @@ class SeparateEngine:
         self.alive = list(range(len(program.candidates)))
         members = program.folds * len(program.candidates)
         self.modules = [program.build(m) for m in range(members)]
+        for module, seed in zip(self.modules, program.seeds(), strict=True):
+            pool = noise_pool(seed).to(program.device)
+            for layer in dropouts(module).values():
+                layer.noise = pool
         self.optimizers = [self._optimizer(m) for m in range(members)]
         self.rates = program.rates()
-        self.seeds = np.asarray(program.seeds())
         self.hp = [numeric_values(program.optimizer, c) for c in program.candidates] * program.folds
 
     @property
@@ -59,12 +62,12 @@ class SeparateEngine:
         total, norm = torch.zeros(k, dtype=self.program.dtype), torch.zeros(k, dtype=self.program.dtype)
         order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
         layers = [list(dropouts(m).values()) for m in self.modules]
-        places = noise_places(self.seeds, start, stop, len(layers[0]))
+        places = noise_starts(start, stop, len(layers[0])).tolist()
         done = start
         for s in range(stop - start):
             for m in range(k):
-                for layer, place in zip(layers[m], places[s, :, m], strict=True):
-                    layer.noise_at.fill_(int(place))
+                for layer, place in zip(layers[m], places[s], strict=True):
+                    layer.start = place
                 total[m] += self._step(m, start + s, order[s, m // len(self.alive)], norm)
             done = start + s + 1
             if tick(done):
@@ -112,14 +115,13 @@ class SeparateEngine:
         self.optimizers = [self.optimizers[i] for i in index]
         self.hp = [self.hp[i] for i in index]
         self.rates = self.rates[:, index]
-        self.seeds = self.seeds[index]
 
     def snapshot(self, position: int) -> dict[str, Tensor]:
         """See `StackedEngine.snapshot`."""
         out = {}
         for f in range(self.program.folds):
             state = self.modules[f * len(self.alive) + position].state_dict()
-            out |= {f"{f}/{n}": v.clone() for n, v in state.items() if not n.endswith("noise_at")}
+            out |= {f"{f}/{n}": v.clone() for n, v in state.items()}
         return out
 
     def state(self) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from adanet_py.architectures.layers import is_decayed
-from adanet_py.training.batches import noise_places
+from adanet_py.architectures.layers import is_decayed, noise_pool
+from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines.program import (
     Program,
     State,
@@ -52,22 +52,25 @@ class StackedEngine:
             named = dict(module.named_parameters())
             rows.append(torch.cat([named[n].detach().reshape(-1) for n in self.layout]))
         self.weights = torch.stack(rows)
+        self.noise_names = list(dropouts(modules[0]))
         self.buffers = {
             name: torch.stack([dict(m.named_buffers())[name] for m in modules])
             for name, _ in modules[0].named_buffers()
+            if name not in self.noise_names
         }
-        self.noise_names = list(dropouts(modules[0]))
         self._train = copy.deepcopy(modules[0]).to("meta").train()
         self._eval = copy.deepcopy(self._train).eval()
-        if not drops(program):
+        self.noise: Tensor | None = None  # [K, NOISE_SIZE]
+        if drops(program):
+            pools = torch.stack([noise_pool(seed) for seed in program.seeds()])
+            self.noise = pools.to(program.device)
+        else:
             for layer in dropouts(self._train).values():
                 layer.eval()
-            self.noise_names = []
         self.slots = {name: torch.zeros_like(self.weights) for name in program.optimizer.slots}
         self.hp = program.hyperparameters()
         rates = torch.from_numpy(program.rates()).to(program.device, program.dtype)
         self.rates = rates.unsqueeze(-1)  # [steps, K, 1]
-        self.seeds = np.asarray(program.seeds())
         self._width = max((s[0] for s in shapes.values() if len(s) > 1), default=1)
         self._bind()
 
@@ -99,11 +102,11 @@ class StackedEngine:
         """
         program = self.program
         order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
-        places = torch.zeros(stop - start, 0, len(self.seeds), dtype=torch.int64)
-        if self.noise_names:
-            places = torch.from_numpy(
-                noise_places(self.seeds, start, stop, len(self.noise_names))
-            ).to(program.device)
+        layers = list(dropouts(self._train).values())
+        places = noise_starts(start, stop, len(layers)).tolist()
+        buffers = self.buffers
+        if self.noise is not None:
+            buffers = buffers | dict.fromkeys(self.noise_names, self.noise)
         counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
         total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
         leaves = list(self._leaves.values())
@@ -111,9 +114,8 @@ class StackedEngine:
         done = start
         for s in range(stop - start):
             numeric, category, target, weight = self._batch(order[s])
-            buffers = self.buffers
-            if self.noise_names:
-                buffers = buffers | dict(zip(self.noise_names, places[s], strict=True))
+            for layer, place in zip(layers, places[s], strict=True):
+                layer.start = place
             outputs = self._call(self._train, self._leaves, buffers, numeric, category)
             rows = program.loss.rows(outputs, target, self.hp)
             loss = (rows if weight is None else rows * weight).mean(-1)
@@ -213,7 +215,8 @@ class StackedEngine:
         self.buffers = {n: v[index] for n, v in self.buffers.items()}
         self.hp = {n: v[index] for n, v in self.hp.items()}
         self.rates = self.rates[:, index]
-        self.seeds = self.seeds[index.cpu().numpy()]
+        if self.noise is not None:
+            self.noise = self.noise[index]
         self._bind()
 
     def snapshot(self, position: int) -> dict[str, Tensor]:
@@ -222,8 +225,7 @@ class StackedEngine:
         for f in range(self.program.folds):
             member = f * len(self.alive) + position
             for name, value in (self._leaves | self.buffers).items():
-                if not name.endswith("noise_at"):
-                    out[f"{f}/{name}"] = value[member].detach().clone()
+                out[f"{f}/{name}"] = value[member].detach().clone()
         return out
 
     def state(self) -> dict[str, Tensor]:
