@@ -9,6 +9,7 @@ controller stays a pure function; no database sits in the loop.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.controllers.families import Controller, Proposal, propose_family_by_family
-from adanet_py.records import Candidate, History, Scalar
+from adanet_py.records import Candidate, History, Scalar, Status
 from adanet_py.space import Assignment, Decision, SearchSpace, project
 from adanet_py.space_points import is_active
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-REMEMBERED = 100  # results a study is rebuilt from: the best quarter and the latest of the rest
+REMEMBERED = 60  # results a study is rebuilt from: the best quarter and the latest of the rest
 _EPOCH = datetime(2000, 1, 1)  # trials need a time; a fixed one keeps everything repeatable
 _ENOUGH = 10  # results of an architecture and optimizer needed to look at them alone
 
@@ -114,14 +115,18 @@ def _random_states(owner: Any, seen: set[int]) -> Iterator[np.random.RandomState
 
 def _scored(history: History) -> list[Scored]:
     """Every network with its reward, failures included, then what is pending."""
-    networks = list(history.networks())
-    usable = [r.reward for r in networks if r.status.usable and np.isfinite(r.reward)]
+    rewards = {
+        i: r.reward
+        for i, r in enumerate(history.results)
+        if r.status.usable and math.isfinite(r.reward)
+    }
     # A failure must count: a model that never hears of it proposes the same region again.
-    low, high = (min(usable), max(usable)) if usable else (0.0, 0.0)
+    low, high = min(rewards.values(), default=0.0), max(rewards.values(), default=0.0)
     failed = low - 0.1 * (high - low or 1.0)
-    rewards = (r.reward if r.status.usable and np.isfinite(r.reward) else failed for r in networks)
     scored: list[Scored] = [
-        (r.candidate, reward) for r, reward in zip(networks, rewards, strict=True)
+        (r.candidate, rewards.get(i, failed))
+        for i, r in enumerate(history.results)
+        if r.status is not Status.BASELINE
     ]
     return scored + [(c, None) for c in history.pending]
 
