@@ -1,7 +1,8 @@
 """The layers architectures are made of: ordinary single-model modules that vectorise under vmap.
 
 Values that differ per member but do not shape the graph are buffers: ``knob_<name>`` holds a value
-of `Candidate.numeric`, ``noise`` the random bytes of a dropout layer (see below).
+of `Candidate.numeric`, ``noise`` the random bytes of a dropout layer (see below). Buffers called
+``constant_<name>`` are the same for all members and are not multiplied by their number.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ class PiecewiseLinear(nn.Module):
     Gorishniy et al. 2022 (arXiv 2203.05556), equation 1. Shape: [B, n] -> [B, n, width].
     """
 
-    start: Tensor
-    length: Tensor
-    low: Tensor
-    high: Tensor
+    constant_start: Tensor
+    constant_scale: Tensor
+    constant_low: Tensor
+    constant_high: Tensor
 
     def __init__(self, edges: tuple[tuple[float, ...], ...], width: int) -> None:
         super().__init__()
@@ -69,13 +70,15 @@ class PiecewiseLinear(nn.Module):
             low[j, 0], high[j, n - 1] = -math.inf, math.inf
             # Columns with fewer bins than the widest: the unused ones are always zero.
             high[j, n:] = 0.0
-        for name, value in (("start", start), ("length", length), ("low", low), ("high", high)):
-            self.register_buffer(name, value)
+        self.register_buffer("constant_start", start)
+        self.register_buffer("constant_scale", 1.0 / length)
+        self.register_buffer("constant_low", low)
+        self.register_buffer("constant_high", high)
         self.linear = FeatureLinear(len(edges), bins, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        t = (x.unsqueeze(-1) - self.start) / self.length
-        return self.linear(torch.minimum(torch.maximum(t, self.low), self.high))
+        t = (x.unsqueeze(-1) - self.constant_start) * self.constant_scale
+        return self.linear(torch.clamp(t, self.constant_low, self.constant_high))
 
 
 class Periodic(nn.Module):

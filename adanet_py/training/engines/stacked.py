@@ -53,10 +53,13 @@ class StackedEngine:
             rows.append(torch.cat([named[n].detach().reshape(-1) for n in self.layout]))
         self.weights = torch.stack(rows)
         self.noise_names = list(dropouts(modules[0]))
+        named = [dict(m.named_buffers()) for m in modules]
+        constant = {n for n in named[0] if n.rsplit(".", 1)[-1].startswith("constant_")}
+        self.constants = {n: named[0][n] for n in sorted(constant)}
         self.buffers = {
-            name: torch.stack([dict(m.named_buffers())[name] for m in modules])
-            for name, _ in modules[0].named_buffers()
-            if name not in self.noise_names
+            n: torch.stack([each[n] for each in named])
+            for n in named[0]
+            if n not in constant and n not in self.noise_names
         }
         self._train = copy.deepcopy(modules[0]).to("meta").train()
         self._eval = copy.deepcopy(self._train).eval()
@@ -160,12 +163,14 @@ class StackedEngine:
         shared = numeric.dim() == 2
         if next(iter(leaves.values())).shape[0] == 1:
             # One member: the plain module is faster than a vectorised one and gives the same.
-            single = ({n: v[0] for n, v in leaves.items()}, {n: v[0] for n, v in buffers.items()})
+            own = {n: v[0] for n, v in buffers.items()}
+            single = ({n: v[0] for n, v in leaves.items()}, own | self.constants)
             inputs = (numeric, category) if shared else (numeric[0], category[0])
             return as_members(functional_call(module, single, inputs), 1).unsqueeze(0)
 
         def one(leaves: State, buffers: State, numeric: Tensor, category: Tensor) -> Tensor:
-            return functional_call(module, (dict(leaves), dict(buffers)), (numeric, category))
+            both = dict(buffers) | self.constants
+            return functional_call(module, (dict(leaves), both), (numeric, category))
 
         axis = None if shared else 0
         outputs = vmap(one, in_dims=(0, 0, axis, axis))(leaves, buffers, numeric, category)
@@ -226,6 +231,7 @@ class StackedEngine:
             member = f * len(self.alive) + position
             for name, value in (self._leaves | self.buffers).items():
                 out[f"{f}/{name}"] = value[member].detach().clone()
+            out |= {f"{f}/{name}": value.clone() for name, value in self.constants.items()}
         return out
 
     def state(self) -> dict[str, Tensor]:
