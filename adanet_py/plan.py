@@ -20,8 +20,9 @@ from adanet_py.space import SearchSpace, contains, decode, encode
 MEMBERS = 8  # candidates of a group, where time allows
 FLOPS = 2.0e10  # per second and core, before anything is measured
 STEP_SECONDS = 2.0e-3  # of a step, whatever its size
-ROW_EPOCHS = 1.2e6  # rows x epochs a candidate is trained for, within the bounds below
-EPOCHS = (12, 100)
+ROW_EPOCHS = 6.0e5  # rows x epochs a candidate is trained for, within the bounds below
+EPOCHS = (12, 160)
+LONGER = (1.0, 4.0)  # bounds of sqrt(minutes), by which more time lengthens the training
 FEWEST_EPOCHS = 4
 EVALUATIONS = 30  # per candidate
 PATIENCE = 8  # evaluations
@@ -83,9 +84,10 @@ def average_members(members: int) -> float:
     return total + alive * (1.0 - at)
 
 
-def full_epochs(rows: int) -> int:
-    """Epochs a candidate is trained for when time does not matter."""
-    return int(np.clip(round(ROW_EPOCHS / rows), *EPOCHS))
+def full_epochs(rows: int, seconds: float | None = None) -> int:
+    """Epochs of a candidate that is not stopped early, before its group is fitted into the time."""
+    longer = 1.0 if seconds is None else float(np.clip((seconds / 60.0) ** 0.5, *LONGER))
+    return int(np.clip(round(longer * ROW_EPOCHS / rows), *EPOCHS))
 
 
 def size_group(
@@ -95,7 +97,7 @@ def size_group(
 
     `left` are the seconds until the deadline, `most` the candidates still wanted.
     """
-    epochs, members = full_epochs(load.rows), min(MEMBERS, most)
+    epochs, members = full_epochs(load.rows, load.seconds), min(MEMBERS, most)
     if load.seconds is None:
         return members, epochs
     share = load.seconds / SHARES if left is None else min(load.seconds / SHARES, left)
