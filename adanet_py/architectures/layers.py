@@ -38,7 +38,7 @@ class FeatureLinear(nn.Module):
 
     def __init__(self, n: int, features_in: int, features_out: int) -> None:
         super().__init__()
-        bound = 1.0 / math.sqrt(features_in)
+        bound = 1.0 / math.sqrt(max(1, features_in))
         self.weight = nn.Parameter(torch.empty(n, features_in, features_out).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n, features_out).uniform_(-bound, bound))
 
@@ -214,7 +214,7 @@ class SharedLinear(nn.Module):
 
     def __init__(self, members: int, features_in: int, features_out: int, scale_input: bool) -> None:
         super().__init__()
-        bound = 1.0 / math.sqrt(features_in)
+        bound = 1.0 / math.sqrt(max(1, features_in))
         self.weight = nn.Parameter(torch.empty(features_out, features_in).uniform_(-bound, bound))
         self.scale_in = nn.Parameter(torch.ones(members, features_in)) if scale_input else None
         self.scale_out = nn.Parameter(torch.ones(members, features_out))
@@ -233,7 +233,7 @@ class MemberLinear(nn.Module):
 
     def __init__(self, members: int, features_in: int, features_out: int) -> None:
         super().__init__()
-        bound = 1.0 / math.sqrt(features_in)
+        bound = 1.0 / math.sqrt(max(1, features_in))
         shape = (members, features_in, features_out)
         self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias_member = nn.Parameter(torch.empty(members, features_out).uniform_(-bound, bound))
