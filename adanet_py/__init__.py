@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from adanet_py.api import load, search, train
     from adanet_py.architectures import ARCHITECTURES, Architecture
     from adanet_py.config import SearchConfig
     from adanet_py.controllers import CONTROLLERS, from_sampler
     from adanet_py.errors import AdanetError, ConfigError, DataError, RunError, SpaceError
     from adanet_py.estimators import AdaNetClassifier, AdaNetRegressor
     from adanet_py.metrics import METRICS
+    from adanet_py.model import Model
     from adanet_py.records import Candidate, Group, History, Knob, Result, Status
+    from adanet_py.run import SearchResult
     from adanet_py.space import SearchSpace, list_spaces, load_space
 
 _HOMES = {
+    "api": ("load", "search", "train"),
+    "run": ("SearchResult",),
+    "model": ("Model",),
     "records": ("Candidate", "Group", "History", "Knob", "Result", "Status"),
     "errors": ("AdanetError", "ConfigError", "DataError", "RunError", "SpaceError"),
     "config": ("SearchConfig",),
@@ -34,6 +40,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - by theme, as in _HOMES
+    "load", "search", "train", "Model", "SearchResult",
     "Candidate", "Group", "History", "Knob", "Result", "Status",
     "AdanetError", "ConfigError", "DataError", "RunError", "SpaceError",
     "SearchConfig",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -76,7 +78,7 @@ class _AdaNet(BaseEstimator):
         y: np.ndarray,
         task: str,
         sample_weight: Any,
-        class_weight: str | None = None,
+        class_weight: Any = None,
     ) -> None:
         """Run the search and keep `model_`, `leaderboard_` and `best_`."""
         from adanet_py.run import search
@@ -85,7 +87,7 @@ class _AdaNet(BaseEstimator):
         frame = frame.assign(**{_TARGET: y})
         if sample_weight is not None:
             frame[_WEIGHT] = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
-        named = isinstance(self.space, str | os.PathLike)
+        named = self.space if isinstance(self.space, str | os.PathLike) else None
         with tempfile.TemporaryDirectory(prefix="adanet_py-") as temporary, _value_errors():
             config = SearchConfig(
                 target=_TARGET,
@@ -93,7 +95,7 @@ class _AdaNet(BaseEstimator):
                 metric=self.metric,
                 time=self.time,
                 candidates=self.candidates,
-                space=self.space if named else "table",
+                space="table" if named is None else named,
                 controller=self.controller if isinstance(self.controller, str) else "evolution",
                 folds=self.folds,
                 weight=None if sample_weight is None else _WEIGHT,
@@ -106,7 +108,7 @@ class _AdaNet(BaseEstimator):
             found = search(
                 frame,
                 config=config,
-                space=None if named else self.space,
+                space=None if isinstance(self.space, str | os.PathLike) else self.space,
                 controller=None if isinstance(self.controller, str) else self.controller,
             )
             self.model_ = found.model
@@ -144,8 +146,9 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
     """Search networks for a classification and predict with the best.
 
     Options as on the command line; `out` keeps the run folder, which is temporary otherwise.
-    `class_weight` is None or "balanced". After `fit`: `classes_`, `model_`, `leaderboard_` (a
-    DataFrame), `best_` (a Result), `n_features_in_`. ValueError for data that cannot be used.
+    `class_weight` is None, "balanced" or a dict from label to factor. After `fit`: `classes_`,
+    `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`. Raises ValueError
+    for data that cannot be used.
     """
 
     def __init__(
@@ -157,7 +160,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "evolution",
         folds: int | None = None,
-        class_weight: str | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
         workers: int | None = None,
         out: str | os.PathLike[str] | None = None,
@@ -187,7 +190,18 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
                 f"Expected at least 2 classes, found 1 class: {self.classes_[0]!r} only."
             )
         task = "binary" if len(self.classes_) == 2 else "multiclass"
-        self._search(frame, codes, task, sample_weight, self.class_weight)
+        class_weight = self.class_weight
+        if isinstance(class_weight, Mapping):
+            factor = compute_sample_weight(class_weight, y)
+            given = 1.0 if sample_weight is None else np.asarray(sample_weight)
+            sample_weight, class_weight = given * factor, None
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, codes, ensure_non_negative=True)
+        rows = _twice_if_alone(codes, self.classes_)
+        if rows is not None:
+            frame, codes = frame.iloc[rows].reset_index(drop=True), codes[rows]
+            sample_weight = None if sample_weight is None else sample_weight[rows]
+        self._search(frame, codes, task, sample_weight, class_weight)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -201,7 +215,8 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each row [N]."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
 
 class AdaNetRegressor(RegressorMixin, _AdaNet):
@@ -232,6 +247,22 @@ def _value_errors() -> Iterator[None]:
         yield
     except AdanetError as error:
         raise ValueError(str(error)) from error
+
+
+def _twice_if_alone(codes: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """All rows and once more each that is alone in its class; None where there is none.
+
+    scikit-learn's contract has such classes, but a stratified split needs two rows of each.
+    """
+    alone = np.flatnonzero(np.bincount(codes) == 1)
+    if not len(alone):
+        return None
+    warnings.warn(
+        f"Class {classes[alone[0]]!r} has one row only: it trains and it validates.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return np.concatenate([np.arange(len(codes)), np.flatnonzero(np.isin(codes, alone))])
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
