@@ -88,9 +88,7 @@ def _print_note(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def load(
-    path: str | os.PathLike[str], *, architectures: Sequence[Architecture] = ()
-) -> Model:
+def load(path: str | os.PathLike[str], *, architectures: Sequence[Architecture] = ()) -> Model:
     """Load a model from its file or run folder; executes no code from it. See `model.load`."""
     return load_model(path, architectures={a.name: a for a in architectures})
 

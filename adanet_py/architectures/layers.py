@@ -5,6 +5,8 @@ of `Candidate.numeric`, ``noise`` the random bytes of a dropout layer (see below
 ``constant_<name>`` are the same for all members and are not multiplied by their number.
 """
 
+# ruff: noqa: D102 - what `forward` computes stands in the docstring of its layer
+
 from __future__ import annotations
 
 import math
@@ -21,13 +23,15 @@ NOISE_SIZE = 1 << 20  # bytes of random numbers of a member
 
 
 class Linear(nn.Module):
-    """y = x W^T + b. Shape: [..., in] -> [..., out]. He-uniform weights, zero biases."""
+    """y = x W^T + b. Shape: [..., in] -> [..., out]. Starts as torch.nn.Linear does."""
 
     def __init__(self, features_in: int, features_out: int, bias: bool = True) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(max(1, features_in))
         self.weight = nn.Parameter(torch.empty(features_out, features_in).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(features_out).uniform_(-bound, bound)) if bias else None
+        self.bias = (
+            nn.Parameter(torch.empty(features_out).uniform_(-bound, bound)) if bias else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -39,7 +43,9 @@ class FeatureLinear(nn.Module):
     def __init__(self, n: int, features_in: int, features_out: int) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(max(1, features_in))
-        self.weight = nn.Parameter(torch.empty(n, features_in, features_out).uniform_(-bound, bound))
+        self.weight = nn.Parameter(
+            torch.empty(n, features_in, features_out).uniform_(-bound, bound)
+        )
         self.bias = nn.Parameter(torch.empty(n, features_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -212,7 +218,9 @@ class SharedLinear(nn.Module):
     BatchEnsemble (Wen et al. 2020) as in TabM, r and s initialised to one.
     """
 
-    def __init__(self, members: int, features_in: int, features_out: int, scale_input: bool) -> None:
+    def __init__(
+        self, members: int, features_in: int, features_out: int, scale_input: bool
+    ) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(max(1, features_in))
         self.weight = nn.Parameter(torch.empty(features_out, features_in).uniform_(-bound, bound))

@@ -38,7 +38,9 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     blocks: list[nn.Module] = [layers.MemberScale(members, inputs.features, random_signs=True)]
     features = inputs.features
     for _ in range(whole(static, "depth")):
-        blocks.append(layers.SharedLinear(members, features, width, scale_input=bool(len(blocks) > 1)))
+        blocks.append(
+            layers.SharedLinear(members, features, width, scale_input=bool(len(blocks) > 1))
+        )
         blocks.append(layers.activation(str(static["activation"])))
         blocks.append(layers.Dropout())
         features = width

@@ -1,0 +1,1 @@
+"""Training of groups of candidates: engines, optimizers, schedules, losses, the rung loop."""

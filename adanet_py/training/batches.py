@@ -57,10 +57,11 @@ class BatchOrder:
 
 def hash_words(*words: npt.ArrayLike) -> npt.NDArray[np.uint64]:
     """Mix integers (broadcast together) into well-spread 64-bit values (splitmix64)."""
-    mixed = np.uint64(0)
+    mixed = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for word in words:
-            mixed = (mixed ^ np.asarray(word).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            mixed = mixed ^ np.asarray(word).astype(np.uint64)
+            mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
             mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             mixed = (mixed ^ (mixed >> np.uint64(31))) & _MASK
@@ -73,9 +74,9 @@ def member_seed(seed: int, fold: int) -> int:
 
 
 def noise_starts(start: int, stop: int, layers: int) -> npt.NDArray[np.int64]:
-    """Where each dropout layer's window into the noise begins, steps [start, stop): [steps, layers].
+    """Where each dropout layer's window into the noise begins: [steps, layers].
 
-    Members share the places; their noise differs.
+    The steps are [start, stop). Members share the places; their noise differs.
     """
     steps = np.arange(start, stop).reshape(-1, 1)
     return (hash_words(steps, np.arange(layers)) >> np.uint64(33)).astype(np.int64)

@@ -199,11 +199,13 @@ def _restore(engine: Any, tracks: list[Track], path: Path) -> int:
         return 0
     with safe_open(path, framework="pt") as file:
         progress = json.loads(file.metadata()["progress"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     for c, (track, value) in enumerate(zip(tracks, progress["tracks"], strict=True)):
         track.load(value)
         prefix = f"best/{c}/"
-        track.weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+        track.weights = {
+            n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)
+        }
         if f"outputs/{c}" in tensors:
             track.outputs = tensors[f"outputs/{c}"].numpy()
     prefix = "engine/"

@@ -293,7 +293,9 @@ def load_members(track: Track, program: Program) -> list[torch.nn.Module]:
     for f in range(program.folds):
         module = build_module(program.architecture, track.candidate, program.spec, 0)
         prefix = f"{f}/"
-        state = {n.removeprefix(prefix): v for n, v in track.weights.items() if n.startswith(prefix)}
+        state = {
+            n.removeprefix(prefix): v for n, v in track.weights.items() if n.startswith(prefix)
+        }
         module.load_state_dict(state)
         modules.append(module.to(program.device, program.dtype).eval())
     return modules

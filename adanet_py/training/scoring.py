@@ -30,7 +30,12 @@ class Scorer:
 
     @classmethod
     def make(
-        cls, metric: str, task: str, y: np.ndarray, weight: np.ndarray | None, target: tuple[float, float]
+        cls,
+        metric: str,
+        task: str,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        target: tuple[float, float],
     ) -> Scorer:
         """A scorer for the metric called `metric`; `target` is (mean, scale)."""
         return cls(METRICS[metric], task, y, weight, *target)

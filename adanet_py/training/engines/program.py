@@ -31,7 +31,7 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Program:
-    """One family: C candidates, each trained in F folds; member f * C + c is candidate c, fold f."""
+    """One family: C candidates, each trained in F folds; member f * C + c is c in fold f."""
 
     architecture: Architecture
     optimizer: Optimizer
@@ -101,7 +101,7 @@ def build_module(
         torch.manual_seed(seed)
         module = architecture.build(architecture.complete(candidate.static), spec)
     values = {
-        name: candidate.numeric.get(name, knob.default)
+        name: float(candidate.numeric.get(name, knob.default))  # type: ignore[arg-type]
         for name, knob in architecture.numeric.items()
     }
     for name, buffer in module.named_buffers():

@@ -52,14 +52,20 @@ class SeparateEngine:
         named = list(self.modules[member].named_parameters())
         yes = [p for n, p in named if is_decayed(n, tuple(p.shape))]
         no = [p for n, p in named if not is_decayed(n, tuple(p.shape))]
-        groups = [{"params": yes, "weight_decay": hp["weight_decay"]}, {"params": no, "weight_decay": 0.0}]
+        groups = [
+            {"params": yes, "weight_decay": hp["weight_decay"]},
+            {"params": no, "weight_decay": 0.0},
+        ]
         reference: torch.optim.Optimizer = self.program.optimizer.reference(groups, hp)
         return reference
 
-    def advance(self, start: int, stop: int, tick: Callable[[int], bool]) -> tuple[int, Tensor, Tensor]:
+    def advance(
+        self, start: int, stop: int, tick: Callable[[int], bool]
+    ) -> tuple[int, Tensor, Tensor]:
         """See `StackedEngine.advance`."""
         k = len(self.modules)
-        total, norm = torch.zeros(k, dtype=self.program.dtype), torch.zeros(k, dtype=self.program.dtype)
+        total = torch.zeros(k, dtype=self.program.dtype)
+        norm = torch.zeros_like(total)
         order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
         layers = [list(dropouts(m).values()) for m in self.modules]
         places = noise_starts(start, stop, len(layers[0])).tolist()
@@ -76,7 +82,10 @@ class SeparateEngine:
 
     def _step(self, m: int, step: int, rows: Tensor, norm: Tensor) -> float:
         data, module, optimizer = self.program.data, self.modules[m].train(), self.optimizers[m]
-        hp = {n: torch.tensor([[v]], device=rows.device, dtype=self.program.dtype) for n, v in self.hp[m].items()}
+        hp = {
+            n: torch.tensor([[v]], device=rows.device, dtype=self.program.dtype)
+            for n, v in self.hp[m].items()
+        }
         outputs = as_members(module(data.numeric[rows], data.category[rows]), 1).unsqueeze(0)
         losses = self.program.loss.rows(outputs, data.target[rows].unsqueeze(0), hp)[0]
         loss = (losses if data.weight is None else losses * data.weight[rows]).mean()
@@ -118,7 +127,7 @@ class SeparateEngine:
 
     def snapshot(self, position: int) -> dict[str, Tensor]:
         """See `StackedEngine.snapshot`."""
-        out = {}
+        out: dict[str, Tensor] = {}
         for f in range(self.program.folds):
             state = self.modules[f * len(self.alive) + position].state_dict()
             out |= {f"{f}/{n}": v.clone() for n, v in state.items()}
@@ -126,11 +135,15 @@ class SeparateEngine:
 
     def state(self) -> dict[str, Tensor]:
         """See `StackedEngine.state`."""
-        out = {}
+        out: dict[str, Tensor] = {}
         for m, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
             out |= {f"{m}/module/{n}": v for n, v in module.state_dict().items()}
             for i, slots in optimizer.state_dict()["state"].items():
-                out |= {f"{m}/slot/{i}/{n}": torch.as_tensor(v) for n, v in slots.items() if v is not None}
+                out |= {
+                    f"{m}/slot/{i}/{n}": torch.as_tensor(v)
+                    for n, v in slots.items()
+                    if v is not None
+                }
         return out
 
     def load(self, alive: Sequence[int], state: State) -> None:
@@ -139,7 +152,9 @@ class SeparateEngine:
             self.select([self.alive.index(c) for c in alive])
         for m, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
             prefix = f"{m}/module/"
-            module.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+            module.load_state_dict(
+                {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+            )
             full = optimizer.state_dict()
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in state.items():

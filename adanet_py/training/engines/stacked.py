@@ -23,8 +23,8 @@ from adanet_py.training.engines.program import (
     State,
     as_members,
     chunks,
-    drops,
     dropouts,
+    drops,
     merge_members,
 )
 from adanet_py.training.optimizers import Step
@@ -53,12 +53,12 @@ class StackedEngine:
             rows.append(torch.cat([named[n].detach().reshape(-1) for n in self.layout]))
         self.weights = torch.stack(rows)
         self.noise_names = list(dropouts(modules[0]))
-        named = [dict(m.named_buffers()) for m in modules]
-        constant = {n for n in named[0] if n.rsplit(".", 1)[-1].startswith("constant_")}
-        self.constants = {n: named[0][n] for n in sorted(constant)}
+        buffers = [dict(m.named_buffers()) for m in modules]
+        constant = {n for n in buffers[0] if n.rsplit(".", 1)[-1].startswith("constant_")}
+        self.constants = {n: buffers[0][n] for n in sorted(constant)}
         self.buffers = {
-            n: torch.stack([each[n] for each in named])
-            for n in named[0]
+            n: torch.stack([each[n] for each in buffers])
+            for n in buffers[0]
             if n not in constant and n not in self.noise_names
         }
         self._train = copy.deepcopy(modules[0]).to("meta").train()
@@ -97,7 +97,9 @@ class StackedEngine:
             at += size
         self._clips = bool((self.hp["clip_norm"] > 0).any())
 
-    def advance(self, start: int, stop: int, tick: Callable[[int], bool]) -> tuple[int, Tensor, Tensor]:
+    def advance(
+        self, start: int, stop: int, tick: Callable[[int], bool]
+    ) -> tuple[int, Tensor, Tensor]:
         """Train steps [start, stop); stop early when `tick(step)` is true.
 
         Returns the step reached, the mean training loss [K] since `start`, and the gradient norm
@@ -130,7 +132,11 @@ class StackedEngine:
                 if self._clips:
                     self.gradient.mul_(_clip_factor(norm.unsqueeze(1), self.hp["clip_norm"]))
                 step = Step(
-                    self.weights, self.hp, self.rates[start + s], counts[s].reshape(1, 1), self.decayed
+                    self.weights,
+                    self.hp,
+                    self.rates[start + s],
+                    counts[s].reshape(1, 1),
+                    self.decayed,
                 )
                 program.optimizer.update(self.gradient, self.slots, step)
                 total += loss.detach()
@@ -157,7 +163,12 @@ class StackedEngine:
         return spread(data.numeric), spread(data.category), spread(data.target), weight
 
     def _call(
-        self, module: torch.nn.Module, leaves: State, buffers: State, numeric: Tensor, category: Tensor
+        self,
+        module: torch.nn.Module,
+        leaves: State,
+        buffers: State,
+        numeric: Tensor,
+        category: Tensor,
     ) -> Tensor:
         """Outputs [K, B, M, C] of all members; inputs [B, ...] shared or [K, B, ...]."""
         shared = numeric.dim() == 2
