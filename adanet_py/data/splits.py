@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from adanet_py.data.target import MIN_ROWS
 from adanet_py.errors import ConfigError, DataError, RunError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Rows = NDArray[np.int64]
+
+MIN_ROWS = 6  # two per fold of the smallest number of folds
 
 FOLDS_BELOW = 6_000  # rows; larger tables validate on one hold-out
 AUDIT_FROM = 5_000  # rows
@@ -122,6 +125,8 @@ def make_split(
 
 
 def _codes(values: Any) -> Rows:
+    import pandas as pd  # not at import: workers load splits, and do without pandas
+
     codes, _ = pd.factorize(pd.Series(np.asarray(values)), sort=True)
     return codes.astype(np.int64)
 

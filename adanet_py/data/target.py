@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from adanet_py.data import cells
+from adanet_py.data.splits import MIN_ROWS
 from adanet_py.errors import ConfigError, DataError, check_known
 
 TASKS = ("binary", "multiclass", "regression")
 Label = bool | int | float | str
-MIN_ROWS = 6  # two per fold of the smallest number of folds
 _MANY = 20  # more distinct integers than this are a quantity, not classes
 
 
