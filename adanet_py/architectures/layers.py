@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from adanet_py.architectures.architecture import ONE_HOT_LIMIT, PERIODIC_WAVES
 from adanet_py.records import DataSpec, Scalar
 
-NOISE_SIZE = 1 << 20  # bytes of random numbers of a member
+NOISE_SIZE = 1 << 19  # bytes of random numbers of a member
 
 
 class Linear(nn.Module):

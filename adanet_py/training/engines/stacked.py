@@ -29,7 +29,7 @@ from adanet_py.training.engines.program import (
 )
 from adanet_py.training.optimizers import Step
 
-EVALUATION_CELLS = 1 << 22  # members x rows x width evaluated at once, about 16 MB a layer
+EVALUATION_CELLS = 1 << 20  # members x rows x width evaluated at once, about 4 MB a layer
 
 
 class StackedEngine:
