@@ -272,12 +272,25 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.scale
 
 
-class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over rows, running statistics in buffers; does not count batches."""
+class BatchNorm(nn.Module):
+    """Batch normalisation over rows, running statistics in buffers (Ioffe and Szegedy 2015).
+
+    As `nn.BatchNorm1d`, without its count of batches, which loading would ask for.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, features: int) -> None:
-        super().__init__(features)
-        self.num_batches_tracked = None
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, training=self.training)
 
 
 class Network(nn.Module):

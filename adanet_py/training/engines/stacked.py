@@ -100,7 +100,7 @@ class StackedEngine:
     def advance(
         self, start: int, stop: int, tick: Callable[[int], bool]
     ) -> tuple[int, Tensor, Tensor]:
-        """Train steps [start, stop); stop early when `tick(step)` is true.
+        """Train steps [start, stop); after the step at which `tick(step)` is true, stop early.
 
         Returns the step reached, the mean training loss [K] since `start`, and the gradient norm
         [K] of the last step.
@@ -127,7 +127,10 @@ class StackedEngine:
             grads = torch.autograd.grad(loss.sum(), leaves)
             with torch.no_grad():
                 torch._foreach_copy_(self._gradients, grads)
-                if self._clips or s == stop - start - 1:
+                # The update overwrites the gradient, so whether this step is the last is asked here.
+                done = start + s + 1
+                last = tick(done) or done == stop
+                if self._clips or last:
                     norm = self.gradient.norm(dim=1)
                 if self._clips:
                     self.gradient.mul_(_clip_factor(norm.unsqueeze(1), self.hp["clip_norm"]))
@@ -140,9 +143,7 @@ class StackedEngine:
                 )
                 program.optimizer.update(self.gradient, self.slots, step)
                 total += loss.detach()
-            done = start + s + 1
-            if tick(done) and done < stop:
-                norm = self.gradient.norm(dim=1)
+            if last:
                 break
         return done, total / (done - start), norm
 
