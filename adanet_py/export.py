@@ -1,4 +1,4 @@
-"""Save the best as a model, and call it saved only once a fresh process predicts what was scored."""
+"""Save a candidate as a model; it is saved once a fresh process predicts what was scored."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adanet_py.executors.local import environment
 from adanet_py.folder import candidate_file
 from adanet_py.model import MODEL_FILE, Member, Model, load, network_member, verify
 from adanet_py.prepare import Prepared, probe_rows
 from adanet_py.records import Result, Status
+from adanet_py.worker import die_with
 
 if TYPE_CHECKING:
     from adanet_py.architectures import Architecture
@@ -110,11 +112,15 @@ def start_check(
 
         frame = pd.read_feather(folder / "cache" / "probe.feather")
         own = load(path, architectures=architectures)
-        return Check(result, path, None, verify(own, frame, fold, expected))
+        return Check(result, path, None, verify(own, frame, fold.tolist(), expected))
     command = [sys.executable, "-P", "-m", "adanet_py.export", str(path), str(folder / "cache")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, str(os.getpid())],
+        env=environment(1),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,  # Ctrl-C in the terminal is for the parent alone
     )
     return Check(result, path, process)
 
@@ -140,7 +146,8 @@ def accept(check: Check) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """``python -m adanet_py.export MODEL CACHE``: print the largest difference as JSON."""
+    """``python -m adanet_py.export MODEL CACHE PARENT``: print the largest difference as JSON."""
+    die_with(int(argv[2]))
     import pandas as pd
 
     model = load(argv[0])

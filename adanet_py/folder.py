@@ -6,7 +6,9 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import sys
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -16,7 +18,7 @@ from typing import Any
 import yaml
 
 from adanet_py.config import SearchConfig
-from adanet_py.errors import RunError
+from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.journal import Event, read, refused, write_atomic
 from adanet_py.records import Group, History, Result
 from adanet_py.space import SearchSpace
@@ -24,11 +26,10 @@ from adanet_py.space import SearchSpace
 VERSION = 1
 JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
-_KNOWN = {
-    CONFIG, "space.yaml", "environment.json", JOURNAL, "prepared.json", "split.npz", "lock",
-    "leaderboard.csv", "curves.csv", "pareto.csv", "model.adanet", "candidates", "checkpoints",
-    "cache", "logs",
-}  # fmt: skip
+LOCK = "lock"
+# What a search killed before it wrote its configuration may leave; the lock is always there.
+_BEGUN = {LOCK, "logs", "cache", "prepared.json", "split.npz", "space.yaml", "environment.json"}
+_FINGERPRINT_ROWS = 1000
 
 
 @dataclass
@@ -42,6 +43,7 @@ class State:
     stopped: str | None = None  # why the search ended, if it did
     model: Mapping[str, Any] | None = None
     exhausted: bool = False
+    device: str = "cpu"  # of the last session
 
     @classmethod
     def replayed(cls, events: Iterable[Event]) -> State:
@@ -65,6 +67,8 @@ class State:
             self.model = data
         elif kind == "stop":
             self.stopped = data["reason"]
+        elif kind in ("start", "resume"):
+            self.device = data["device"]
         elif kind == "exhausted":
             self.exhausted = True
 
@@ -75,28 +79,52 @@ class State:
 
     def finished(self, before: int | None = None) -> list[Result]:
         """Results in the order of their groups, of groups with an index below `before`."""
-        return [r for i in sorted(self.results) if before is None or i < before for r in self.results[i]]
+        return [
+            r for i in sorted(self.results) if before is None or i < before for r in self.results[i]
+        ]
 
     def history(self, before: int | None = None) -> History:
-        """What a controller may see: results of groups below `before`, the rest pending."""
+        """What a controller may see: results of groups below `before`, the rest pending.
+
+        Baselines are left out: they come when they are ready, and a proposal must not depend on
+        what a clock decides.
+        """
         done = self.finished(before)
         seen = {r.candidate.id for r in done}
         pending = [c for i in sorted(self.groups) for c in self.groups[i].candidates]
-        return History(
-            (*self.baselines, *done), tuple(c for c in pending if c.id not in seen)
-        )
+        return History(tuple(done), tuple(c for c in pending if c.id not in seen))
 
     def all_results(self) -> list[Result]:
         """Baselines and networks."""
         return [*self.baselines, *self.finished()]
 
 
-def begin(folder: Path, config: SearchConfig, space: SearchSpace, stamp: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Described:
+    """The configuration file of a run: options, and what options cannot say.
+
+    `data` is the `data_stamp`; `objects` names what was given as an object of Python (a controller,
+    architectures), which must be given again; `types` are the column types given.
+    """
+
+    config: SearchConfig
+    data: Mapping[str, Any]
+    objects: Mapping[str, Any]
+    types: Mapping[str, str]
+
+
+def begin(folder: Path, described: Described, space: SearchSpace) -> None:
     """Write the files that describe the run; the configuration comes last and makes it one."""
     write_atomic(folder / "space.yaml", space.text)
     write_atomic(folder / "environment.json", json.dumps(environment(), indent=1))
-    described = {"version": VERSION, "options": config.to_json(), "data": dict(stamp)}
-    write_atomic(folder / CONFIG, yaml.safe_dump(described, sort_keys=False))
+    value = {
+        "version": VERSION,
+        "options": described.config.to_json(),
+        "data": dict(described.data),
+        "objects": dict(described.objects),
+        "types": dict(described.types),
+    }
+    write_atomic(folder / CONFIG, yaml.safe_dump(value, sort_keys=False))
 
 
 def is_run(folder: Path) -> bool:
@@ -104,47 +132,116 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def open_folder(folder: Path) -> None:
-    """Make the folder, or check that it is empty or a run and can be written to; RunError if not."""
+def open_folder(folder: Path) -> list[Path]:
+    """Make the folder or check that it is empty, a run or the beginning of one, and writable.
+
+    Returns the folders that were made, the deepest first. Raises RunError.
+    """
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise RunError(
             f"Expected a folder for the run at {folder}, found a file. Choose another --out."
         ) from error
     except OSError as error:
         raise refused(folder, error) from error
-    names = {p.name for p in folder.iterdir()}
-    strange = sorted(n for n in names - _KNOWN if not n.startswith("."))
-    if names and not is_run(folder) and strange:
+    names = {p.name.removesuffix(".tmp") for p in folder.iterdir()}
+    names = {n for n in names if not n.startswith(".")}
+    strange = sorted(names - _BEGUN) or sorted(names if LOCK not in names else ())
+    if strange and not is_run(folder):
         raise RunError(
             f"{folder} is not empty and not a run (it holds {strange[0]!r}). Choose a new or an "
             "empty folder (--out)."
         )
+    return made
 
 
-def read_config(folder: Path) -> tuple[SearchConfig, Mapping[str, Any]]:
-    """The options of a run and the stamp of its data; RunError where there is no such run."""
+def discard(folder: Path, made: Sequence[Path]) -> None:
+    """Undo the beginning of a run that cannot be: nothing is left that was not there before."""
+    for path in folder.iterdir():
+        if path.name.removesuffix(".tmp") in _BEGUN:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in made:
+        try:
+            path.rmdir()
+        except OSError:  # someone else uses it
+            break
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a finished run needs no more: prepared data, checkpoints, empty logs."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    logs = folder / "logs"
+    if logs.is_dir() and not any(p.stat().st_size for p in logs.iterdir()):
+        shutil.rmtree(logs, ignore_errors=True)
+
+
+def read_described(folder: Path) -> Described:
+    """What describes a run; RunError where there is no such run or a newer program wrote it."""
     try:
-        described = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(
-            f"Expected a run folder at {folder}, found "
-            + ("one without a configuration." if folder.is_dir() else "nothing.")
-        ) from None
-    except (OSError, yaml.YAMLError) as error:
+        value = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        found = "nothing"
+        if folder.is_dir():
+            found = "one without a configuration"
+        elif folder.exists():
+            found = "a file"
+        raise RunError(f"Expected a run folder at {folder}, found {found}.") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(f"{folder / CONFIG} cannot be read: {error}.") from None
-    if not isinstance(described, dict) or "version" not in described:
+    version = value.get("version") if isinstance(value, dict) else None
+    if not isinstance(version, int):
         raise RunError(f"{folder / CONFIG} is not the configuration of a run.")
-    if described["version"] > VERSION:
+    if version > VERSION:
         raise RunError(
-            f"{folder} is a run of a newer version (format {described['version']}, this program "
-            f"reads up to {VERSION}). Update adanet_py."
+            f"{folder} is a run of a newer version (format {version}, this program reads up to "
+            f"{VERSION}). Update adanet_py."
         )
-    return SearchConfig.from_json(described["options"]), described["data"]
+    try:
+        return Described(
+            SearchConfig.from_json(value["options"]),
+            dict(value["data"]),
+            dict(value["objects"]),
+            dict(value["types"]),
+        )
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise RunError(
+            f"{folder / CONFIG} is not the configuration of a run: {error}. Expected it unchanged."
+        ) from None
+
+
+def describe_objects(controller: Any, architectures: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given as objects of Python, by name."""
+    named = controller is None or isinstance(controller, str)
+    name = None if named else getattr(controller, "__name__", type(controller).__name__)
+    return {"controller": name, "architectures": sorted(architectures)}
+
+
+def check_objects(
+    described: Described, architectures: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> None:
+    """Raise RunError unless the objects of the run are given again.
+
+    `given`: those of `describe_objects`, where the controller is needed too.
+    """
+    missing = sorted(set(described.objects.get("architectures", ())) - set(architectures))
+    if missing:
+        raise RunError(
+            f"The run uses the architecture {missing[0]!r}, given as an object of Python. Give it "
+            "again (architectures=...)."
+        )
+    before = described.objects.get("controller")
+    if given is not None and given["controller"] != before:
+        raise RunError(
+            f"The run was begun with the controller {before or described.config.controller!r}"
+            + (", an object of Python. Give it again" if before else ". Do not give another one")
+            + " (controller=...)."
+        )
 
 
 def read_state(folder: Path) -> State:
@@ -154,25 +251,61 @@ def read_state(folder: Path) -> State:
 
 
 def differences(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """Options in which two configurations differ, those apart that do not change results."""
-    free = {"out", "workers"}
+    """Options in which two configurations differ, those apart that do not change results.
+
+    Data and space are compared by their content, not by their names.
+    """
+    free = {"out", "workers", "data", "space"}
     a, b = old.to_json(), new.to_json()
-    return [f"--{k.replace('_', '-')}: {a[k]!r} then, {b[k]!r} now" for k in a if k not in free and a[k] != b[k]]
+    return [
+        f"--{k.replace('_', '-')}: {a[k]!r} then, {b[k]!r} now"
+        for k in a
+        if k not in free and a[k] != b[k]
+    ]
 
 
 def data_stamp(data: Any) -> dict[str, Any]:
-    """How a later call recognises the same data without reading it."""
+    """How a later call recognises the same data: {"path", "bytes", "crc32"} of a file.
+
+    Of a table in memory "path" is None and the rest are of some of its rows. Raises DataError
+    where there is no such file.
+    """
     if isinstance(data, str | os.PathLike):
         path = Path(data)
-        about = path.stat()
-        return {"path": str(path.resolve()), "bytes": about.st_size, "modified": about.st_mtime_ns}
-    return {"path": None}
+        try:
+            with path.open("rb") as file:
+                crc, size = 0, 0
+                while block := file.read(1 << 20):
+                    crc, size = zlib.crc32(block, crc), size + len(block)
+        except OSError as error:
+            raise DataError(f"Expected data at {path}: {error.strerror}.") from error
+        return {"path": str(path.resolve()), "bytes": size, "crc32": crc}
+    crc, size = 0, 0
+    for part in data if isinstance(data, tuple) else (data,):
+        sample = _sample(part)
+        crc, size = zlib.crc32(sample, crc), size + len(part)
+    return {"path": None, "rows": size, "crc32": crc}
+
+
+def same_data(stamp: Mapping[str, Any], data: Any) -> bool:
+    """Whether `data` has the stamp, wherever it lies."""
+    now = data_stamp(data)
+    return all(now.get(k) == v for k, v in stamp.items() if k != "path")
+
+
+def _sample(part: Any) -> bytes:
+    """Some rows of a table in memory as text; equal tables give equal text."""
+    import pandas as pd
+
+    frame = pd.DataFrame(part)
+    rows = frame.iloc[:: max(1, len(frame) // _FINGERPRINT_ROWS)]
+    return (repr(frame.shape) + rows.to_csv(index=False)).encode()
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record."""
     packages = ("adanet_py", "torch", "numpy", "pandas", "scikit-learn", "optuna", "pyarrow")
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in packages:
         try:
             versions[name] = metadata.version(name)
@@ -182,7 +315,9 @@ def environment() -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "packages": versions,
     }
 
@@ -204,8 +339,9 @@ def candidate_file(folder: Path, candidate_id: str) -> Path:
 
 def evict(folder: Path, results: Sequence[Result], keep: int) -> None:
     """Delete the files of all candidates but the best `keep` and the baselines."""
-    order = sorted(results, key=lambda r: -r.reward)
+    order = sorted(results, key=lambda r: (-r.reward, r.parameters))
     stay = {r.candidate.id for r in order[:keep]} | {r.candidate.id for r in results if r.group < 0}
+    known = {r.candidate.id for r in results}
     for path in (folder / "candidates").glob("*.safetensors"):
-        if path.stem not in stay and any(r.candidate.id == path.stem for r in results):
+        if path.stem in known - stay:
             path.unlink(missing_ok=True)

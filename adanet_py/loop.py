@@ -13,9 +13,6 @@ All state is in the journal: a killed run reads it back and goes on, inside inte
 from __future__ import annotations
 
 import math
-import os
-import queue
-import shutil
 import signal
 import threading
 import time
@@ -29,14 +26,15 @@ from typing import Any
 import numpy as np
 
 from adanet_py.architectures import ARCHITECTURES, Architecture
-from adanet_py.baselines import Baseline, run_baselines
+from adanet_py.baseline_thread import BaselineThread, baseline_result
+from adanet_py.baselines import Baseline
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller
-from adanet_py.executors import EXECUTORS, Event, Executor
-from adanet_py.export import Check, accept, start_check
-from adanet_py.folder import State, candidate_file, evict
-from adanet_py.journal import Journal, write_atomic
-from adanet_py.metrics import METRICS, score
+from adanet_py.errors import ConfigError
+from adanet_py.executors import Event, Executor, LocalExecutor
+from adanet_py.folder import State, evict, tidy
+from adanet_py.journal import Journal, StorageError
+from adanet_py.metrics import METRICS
 from adanet_py.plan import (
     MEMBERS,
     Workload,
@@ -48,8 +46,9 @@ from adanet_py.plan import (
     size_group,
 )
 from adanet_py.prepare import Prepared
-from adanet_py.records import Candidate, Group, Result, Status
+from adanet_py.records import Candidate, Group, History, Result, Status
 from adanet_py.reward import with_reward
+from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
 from adanet_py.tables import write_tables
 
@@ -57,9 +56,8 @@ KEPT = 20  # candidates whose weights stay on disk
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
-# Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
-# small-network training on a CPU.
-WORKER_ENV = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+INTERRUPTED = "interrupted"
+INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -82,11 +80,8 @@ class Search:
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     jobs: dict[int, Group] = field(default_factory=dict)
     crashes: dict[int, int] = field(default_factory=dict)
-    check: Check | None = None
-    saved: Result | None = None  # what the saved model is
-    rejected: set[str] = field(default_factory=set)
-    last_check: float = -math.inf
     interrupted: bool = False
+    warned: bool = False  # that the controller mixes families
 
     def __post_init__(self) -> None:
         self.metric = METRICS[self.prepared.metric]
@@ -99,11 +94,24 @@ class Search:
             seconds=None if self.counted else self.config.time,
             order_seed=self.config.seed,
         )
+        self.saver = Saver(
+            self.folder,
+            self.prepared,
+            self.architectures,
+            self._journal,
+            self.note,
+            pause=max(10.0, 0.25 * (self.config.time or 240.0)),
+        )
 
     @property
     def counted(self) -> bool:
         """Whether a number of candidates bounds the search: then no clock enters a decision."""
         return self.config.candidates is not None
+
+    @property
+    def timeless(self) -> bool:
+        """Whether no clock may leave a trace in the results."""
+        return self.config.time is None
 
     @property
     def reserve(self) -> float:
@@ -117,21 +125,26 @@ class Search:
     # ------------------------------------------------------------------ the loop
 
     def run(self) -> str:
-        """Search until the budget is spent; returns why it ended."""
-        with self._baselines() as baselines, _interrupts(self._interrupt):
+        """Search until the budget is spent or the user interrupts; returns why it ended.
+
+        SIGINT or SIGTERM once: what is finished is saved and the run can go on later; twice:
+        KeyboardInterrupt, at once.
+        """
+        with _interrupts(self._interrupt):
+            baselines = self._start_baselines()
             for index in sorted(self.state.groups):
-                if index not in self.state.results:
+                if index not in self.state.results and self.left() > 0:
                     self._submit(self.state.groups[index])
             reason = self._loop(baselines)
-            if self.executor.unfinished:
-                grace = max(1.0, self.reserve / 2) if math.isfinite(self.deadline) else 30.0
-                for event in self.executor.stop(grace):
-                    self._handle(event)
+            self._end_jobs()
+            while not (self.interrupted or self.left() <= 0 or baselines.wait(0.1)):
+                self._drain(baselines)
             self._drain(baselines)
-        self.finish(reason)
+            reason = INTERRUPTED if self.interrupted else reason
+            self._finish(reason)
         return reason
 
-    def _loop(self, baselines: queue.SimpleQueue[Baseline | None]) -> str:
+    def _loop(self, baselines: BaselineThread) -> str:
         while True:
             self._drain(baselines)
             reason = self._reason()
@@ -141,29 +154,43 @@ class Search:
                     break
                 self._journal("group", group.to_json())
                 self._submit(group)
+                reason = self._reason()
             if self.interrupted or self.left() <= 0:
                 return self._reason() or "the time budget is spent"
             if not self.executor.unfinished:
                 reason = self._reason()
-                if reason or not self._waiting_for_results():
+                if reason or len(self.state.results) == len(self.state.groups):
                     return reason or "no time is left for another group"
             for event in self.executor.poll(0.25):
                 self._handle(event)
             self._save_best()
 
+    def _end_jobs(self) -> None:
+        """End what still runs: at the deadline with what it has, at an interrupt without a trace.
+
+        Interrupted groups of a run without a time budget are not recorded as they are: resumed,
+        they go on from their checkpoints, to what they would have been.
+        """
+        if self.interrupted:
+            self.note("Interrupted: finishing with the best so far; again to stop at once.")
+        if not self.executor.unfinished:
+            return
+        grace = max(1.0, self.reserve / 2) if math.isfinite(self.deadline) else INTERRUPT_GRACE
+        if self.timeless and isinstance(self.executor, LocalExecutor):
+            grace = 0.0
+        for event in self.executor.stop(grace):
+            self._handle(event)
+
     def _reason(self) -> str | None:
         """Why nothing more is proposed, or None."""
         if self.interrupted:
-            return "interrupted"
+            return INTERRUPTED
         wanted = self.config.candidates
         if wanted is not None and self.state.proposed >= wanted:
             return f"{wanted} candidates were trained"
         if self.state.exhausted:
             return "the search space is exhausted"
         return "the time budget is spent" if self.left() <= 0 else None
-
-    def _waiting_for_results(self) -> bool:
-        return len(self.state.results) < len(self.state.groups)
 
     # ------------------------------------------------------------------ proposing
 
@@ -187,22 +214,41 @@ class Search:
             candidates, names = around(self.space, seeded, members, rng), "start"
         else:
             names = self.config.controller
-            candidates = self.controller(self.space, history, min(MEMBERS, most), rng)
+            candidates = self._ask(history, min(MEMBERS, most), rng)
             if not candidates:
-                self.state.exhausted = True
                 self._journal("exhausted", {})
                 return None
             members, epochs = size_group(candidates[0], self.load, speed, left, most)
             candidates = candidates[:members]
-        known = history.ids
-        candidates = [c for c in candidates if c.id not in known]
         if not candidates:
             return None
         engine = "stacked"
         return make_group(index, candidates, [names] * len(candidates), epochs, self.load, engine)
 
+    def _ask(self, history: History, n: int, rng: np.random.Generator) -> list[Candidate]:
+        """What the controller proposes that is new and of one family, checked; [] if nothing is."""
+        from adanet_py.api import check_candidate
+
+        found = list(self.controller(self.space, history, n, rng))
+        for candidate in found:
+            if not isinstance(candidate, Candidate):
+                raise ConfigError(
+                    "Expected a list of candidates from the controller, found in it "
+                    f"{type(candidate).__name__}."
+                )
+            check_candidate(candidate, self.load.architectures)
+        new = [c for c in dict.fromkeys(found) if c.id not in history.ids]
+        family = [c for c in new if c.family == new[0].family]
+        if len(family) < len(new) and not self.warned:
+            self.warned = True
+            self.note(
+                f"The controller proposed candidates of several programs at once; {len(family)} of "
+                f"{len(new)} share the first one's and are trained, the rest are not."
+            )
+        return family
+
     def _submit(self, group: Group) -> None:
-        seconds = self.left() if math.isfinite(self.deadline) else None
+        seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
         job: dict[str, Any] = {
             "group": group.to_json(),
             "run": str(self.folder.resolve()),
@@ -233,13 +279,21 @@ class Search:
                 self.note(f"Group {group.index}: {message} It is tried once more.")
                 self._submit(group)
                 return
-            results = [_lost(c, group, i, Status.CRASHED, message) for i, c in enumerate(group.candidates)]
+            results = [
+                _lost(c, group, i, Status.CRASHED, message) for i, c in enumerate(group.candidates)
+            ]
         elif event.kind == "failed":
+            if event.data.get("error") == StorageError.__name__:
+                raise StorageError(str(event.data.get("message")))
             message = f"{event.data.get('error')}: {event.data.get('message')}"
             self.note(f"Group {group.index} failed: {message}")
-            results = [_lost(c, group, i, Status.FAILED, message) for i, c in enumerate(group.candidates)]
+            results = [
+                _lost(c, group, i, Status.FAILED, message) for i, c in enumerate(group.candidates)
+            ]
         else:
             results = [Result.from_json(r) for r in event.data["results"]]
+            if self.timeless and any(r.status is Status.DEADLINE for r in results):
+                return  # interrupted in this process: it is trained again when resumed
         baseline = self._constant()
         results = [with_reward(r, self.metric, baseline) for r in results]
         self._journal("results", {"group": group.index, "results": [r.to_json() for r in results]})
@@ -279,155 +333,43 @@ class Search:
             }
         )
 
-    # ------------------------------------------------------------------ baselines
+    # ------------------------------------------------------------------ baselines and the model
 
-    @contextmanager
-    def _baselines(self) -> Iterator[queue.SimpleQueue[Baseline | None]]:
-        """Run the baselines in a thread: a queue of them; the constant is there at once."""
-        done: queue.SimpleQueue[Baseline | None] = queue.SimpleQueue()
-        have = {r.candidate.architecture for r in self.state.baselines}
-        if len(have) == 3:
-            yield done
-            return
-        prepared, source = self.prepared, self.prepared.source
-        seconds = MOST_BASELINE_SECONDS
+    def _start_baselines(self) -> BaselineThread:
+        seconds = None
         if self.config.time is not None:
-            seconds = min(seconds, BASELINE_SHARE * self.config.time)
-        found = run_baselines(
-            source.arrays,
-            np.asarray(source.y),
-            source.weight,
-            prepared.split,
-            prepared.task,
-            prepared.metric,
-            prepared.target,
-            seconds=seconds,
-            seed=self.config.seed,
-        )
-        first = next(found)
-        if first.name not in have:
-            self._add_baseline(first)
+            seconds = min(MOST_BASELINE_SECONDS, BASELINE_SHARE * self.config.time)
+        have = {r.candidate.architecture for r in self.state.baselines}
+        baselines = BaselineThread(self.prepared, have, seconds, self.config.seed)
+        if baselines.first is not None:
+            self._add_baseline(baselines.first)
+        return baselines
 
-        def work() -> None:
-            for baseline in found:
-                if baseline.name not in have:
-                    done.put(baseline)
-            done.put(None)
-
-        thread = threading.Thread(target=work, name="baselines", daemon=True)
-        thread.start()
-        yield done
-        thread.join(None if math.isinf(self.deadline) else max(0.0, self.left()))
-
-    def _drain(self, baselines: queue.SimpleQueue[Baseline | None]) -> None:
-        while not baselines.empty():
-            baseline = baselines.get()
-            if baseline is not None:
+    def _drain(self, baselines: BaselineThread) -> None:
+        for baseline in baselines.ready():
+            if isinstance(baseline, Exception):
+                self.note(f"A baseline failed: {type(baseline).__name__}: {baseline}")
+            else:
                 self._add_baseline(baseline)
                 self._save_best()
 
     def _add_baseline(self, baseline: Baseline) -> None:
-        from safetensors.numpy import save
-
-        prepared = self.prepared
-        candidate = Candidate(baseline.name, optimizer="", schedule="")
-        metrics = {"validation": self._score(baseline.predictions_valid, np.concatenate(prepared.split.valid))}
-        if len(prepared.split.audit):
-            metrics["audit"] = self._score(baseline.predictions_audit, prepared.split.audit)
-        arrays = {"predictions/validation": np.ascontiguousarray(baseline.predictions_valid)}
-        arrays |= {f"member/{n}": np.ascontiguousarray(v) for n, v in (baseline.member or {}).items()}
-        (self.folder / "candidates").mkdir(exist_ok=True)
-        write_atomic(candidate_file(self.folder, candidate.id), save(arrays))
-        result = Result(
-            candidate,
-            Status.BASELINE,
-            metrics=metrics,
-            seconds=baseline.seconds,
-            parameters=baseline.parameters,
-            controller="baseline",
-            message="; ".join(filter(None, (Status.BASELINE.value, baseline.message))),
-        )
-        unit = metrics["validation"] if baseline.name == "constant" else self._constant()
-        result = with_reward(result, self.metric, unit)
+        unit = None if baseline.name == "constant" else self._constant()
+        result = baseline_result(baseline, self.prepared, self.folder, unit)
         self._journal("baseline", result.to_json())
         self.on_event({"kind": "baseline", "result": result})
 
-    def _score(self, predictions: np.ndarray, rows: np.ndarray) -> float:
-        """The metric of probabilities or values on `rows`."""
-        source, target = self.prepared.source, self.prepared.target
-        y = np.asarray(source.y[rows])
-        if self.prepared.task == "regression":
-            y = y.astype(np.float64) * target.scale + target.mean
-        weight = None if source.weight is None else np.asarray(source.weight[rows])
-        return score(self.metric, y, predictions, weight)
-
-    # ------------------------------------------------------------------ the saved model
-
-    def candidate_to_save(self) -> Result | None:
-        """The best network, or before there is one the best baseline that can be saved."""
-        networks = [r for r in self.state.finished() if r.candidate.id not in self.rejected]
-        best = best_of(networks)
-        if best is not None:
-            return best
-        linear = [r for r in self.state.baselines if r.candidate.architecture in ("constant", "linear")]
-        return max(linear, key=lambda r: r.reward, default=None)
-
     def _save_best(self) -> None:
-        """Keep a checked model of the best on disk, without stopping for it."""
-        if self.check is not None:
-            if not self.check.done():
-                return
-            self._take(self.check)
-        best = self.candidate_to_save()
-        if best is None or self._is_saved(best):
-            return
-        first = self.saved is None or self.saved.status is Status.BASELINE
-        pause = 0.0 if first else max(10.0, 0.25 * (self.config.time or 240.0))
-        late = self.left() < 6.0 and self.saved is not None  # the last one comes at the end
-        if time.monotonic() - self.last_check >= pause and not late:
-            self._start_check(best)
+        self.saver.step(self.state.finished(), self.state.baselines, late=self.left() < 6.0)
 
-    def _is_saved(self, result: Result) -> bool:
-        return self.saved is not None and self.saved.candidate.id == result.candidate.id
-
-    def _start_check(self, result: Result) -> None:
-        self.last_check = time.monotonic()
-        self.check = start_check(self.folder, self.prepared, result, self.architectures)
-
-    def _take(self, check: Check) -> None:
-        """Put a checked model in place, or say why not."""
-        self.check = None
-        if check.good:
-            self._journal("model", accept(check))
-            self.saved = check.result
-            self.on_event({"kind": "model", "candidate": check.result.candidate.id})
-            return
-        check.cancel()
-        self.rejected.add(check.result.candidate.id)
-        found = check.message or f"its predictions differ by {check.difference:.2g}"
-        self.note(f"Candidate {check.result.candidate.id} was not saved: reloaded, {found}.")
-
-    def finish(self, reason: str) -> None:
+    def _finish(self, reason: str) -> None:
         """Save the best, write the tables, close the journal."""
-        if self.check is not None:
-            wanted = self.candidate_to_save()
-            if wanted is not None and wanted.candidate.id != self.check.result.candidate.id:
-                self.check.cancel()
-                self.check = None
-        while True:
-            best = self.candidate_to_save()
-            if best is None or self._is_saved(best):
-                break
-            if self.check is None:
-                self._start_check(best)
-            assert self.check is not None
-            self.check.done(None)
-            self._take(self.check)
+        self.saver.finish(self.state.finished(), self.state.baselines)
+        evict(self.folder, self.state.all_results(), KEPT)
         write_tables(self.folder, self.prepared, self.state)
-        if not self.interrupted:
+        if reason != INTERRUPTED:
             self._journal("stop", {"reason": reason})
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-            shutil.rmtree(self.folder / "cache", ignore_errors=True)
+            tidy(self.folder)
 
     # ------------------------------------------------------------------ small things
 
@@ -438,18 +380,28 @@ class Search:
     def _journal(self, kind: str, data: Any) -> None:
         self.journal.append(kind, data)
         self.state.apply(kind, data)
+        if kind == "model":
+            self.on_event({"kind": "model", "candidate": data["candidate"]})
 
     def _interrupt(self) -> None:
+        # Only a flag: a handler may run in the middle of a print or of a write.
         if self.interrupted:
-            self.executor.kill()
             raise KeyboardInterrupt
         self.interrupted = True
-        self.note("Interrupted: finishing with the best so far; again to stop at once.")
 
 
-def _lost(candidate: Candidate, group: Group, position: int, status: Status, message: str) -> Result:
+def _lost(
+    candidate: Candidate, group: Group, position: int, status: Status, message: str
+) -> Result:
     controller = group.controllers[position] if group.controllers else ""
-    return Result(candidate, status, controller=controller, group=group.index, engine=group.engine, message=message)
+    return Result(
+        candidate,
+        status,
+        controller=controller,
+        group=group.index,
+        engine=group.engine,
+        message=message,
+    )
 
 
 @contextmanager
@@ -465,19 +417,3 @@ def _interrupts(action: Callable[[], None]) -> Iterator[None]:
     finally:
         for s, handler in zip(signals, before, strict=True):
             signal.signal(s, handler)
-
-
-def make_executor(workers: int | None, device: str, folder: Path, live: bool) -> Executor:
-    """Worker processes, or this process where objects given by the user must be used."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if live or workers == 0:
-        return EXECUTORS["serial"](1, threads=cores)
-    count = workers or (1 if device.startswith("cuda") else cores)
-    threads = max(1, cores // count)
-    return EXECUTORS["local"](
-        count,
-        threads=threads,
-        preload=["adanet_py.training.jobs"],
-        log=folder / "logs",
-        env=WORKER_ENV,
-    )

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 VERSION = 1
 MODEL_FILE = "model.adanet"
 _PARTS = ("manifest.json", "preprocessor.json", "weights.safetensors")
-_MAX_BYTES = 1 << 34
 _CHUNK = 4096
 
 
@@ -110,7 +109,7 @@ class Model:
         """Every metric of the task on rows that have the target; the run's own comes first."""
         table = read_table(data, target=target or self.target_name)
         assert table.target is not None
-        y = self.target.encode(table.target)
+        y: np.ndarray = self.target.encode(table.target)
         outputs = self._outputs(table.frame)
         if self.task == "regression":
             y = y.astype(np.float64) * self.target.scale + self.target.mean
@@ -236,7 +235,7 @@ class Model:
                 _PARTS, (json.dumps(manifest).encode(), preprocessor, weights), strict=True
             ):
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
-        write_atomic(path, buffer.getvalue())
+        write_atomic(Path(path), buffer.getvalue())
 
 
 def load(
@@ -262,8 +261,8 @@ def load(
                 f"{found} was written by a newer version (format {manifest['version']}, this "
                 f"program reads up to {VERSION}). Update adanet_py."
             )
-        for name, digest in manifest["sha256"].items():
-            if hashlib.sha256(parts[name]).hexdigest() != digest:
+        for name in _PARTS[1:]:
+            if hashlib.sha256(parts[name]).hexdigest() != manifest["sha256"][name]:
                 raise ValueError(f"the checksum of {name} does not fit")
         return _build(manifest, parts, architectures or {})
     except RunError:
@@ -276,26 +275,39 @@ def _read_parts(path: Path) -> dict[str, bytes]:
     """The known parts of a model file and nothing else."""
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = {i.filename: i.file_size for i in archive.infolist()}
-            if set(sizes) != set(_PARTS) or sum(sizes.values()) > _MAX_BYTES:
+            infos = archive.infolist()
+            # Stored as they are: a small file cannot unfold into a large one.
+            stored = all(i.compress_type == zipfile.ZIP_STORED for i in infos)
+            if sorted(i.filename for i in infos) != sorted(_PARTS) or not stored:
                 raise zipfile.BadZipFile(f"expected the parts {', '.join(_PARTS)}")
             return {name: archive.read(name) for name in _PARTS}
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except Exception as error:  # damaged bytes fail in many ways; all mean the same to a user
         raise RunError(f"{path} is not a model file: {error}. Use an intact copy.") from None
 
 
 def _build(
-    manifest: Mapping[str, Any], parts: Mapping[str, bytes], architectures: Mapping[str, Architecture]
+    manifest: Mapping[str, Any],
+    parts: Mapping[str, bytes],
+    architectures: Mapping[str, Architecture],
 ) -> Model:
     from safetensors.numpy import load as load_arrays
 
+    from adanet_py.architectures import ARCHITECTURES
+
+    known = [*ARCHITECTURES, *architectures]
     arrays = load_arrays(parts["weights.safetensors"])
     members = []
     for i, value in enumerate(manifest["members"]):
         prefix = f"{i}/"
         own = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
         fields = {k: value[k] for k in ("kind", "folds", "temperature", "weight")}
-        members.append(Member(arrays=own, candidate=Candidate.from_json(value["candidate"]), **fields))
+        candidate = Candidate.from_json(value["candidate"])
+        if fields["kind"] == "network" and candidate.architecture not in known:
+            raise RunError(
+                f"The model uses the architecture {candidate.architecture!r}, which is not one of "
+                f"{', '.join(known)}. If it is your own, give it again (architectures=...)."
+            )
+        members.append(Member(arrays=own, candidate=candidate, **fields))
     return Model(
         target_name=manifest["target_name"],
         metric=manifest["metric"],
@@ -314,7 +326,7 @@ def network_member(path: Path) -> Member:
 
     with safe_open(path, framework="np") as file:
         about = json.loads(file.metadata()["about"])
-        names = [n for n in file.keys() if n.startswith("weights/")]  # noqa: SIM118
+        names = [n for n in file.keys() if n.startswith("weights/")]
         arrays = {n.removeprefix("weights/"): file.get_tensor(n) for n in names}
     candidate = Candidate.from_json(about["candidate"])
     return Member("network", arrays, candidate, about["folds"], about["temperature"])

@@ -16,9 +16,7 @@ from adanet_py.records import Result, Status
 TOP = 20
 
 
-def write_tables(
-    folder: Path, prepared: Prepared, state: State, into: Path | None = None
-) -> None:
+def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | None = None) -> None:
     """Write leaderboard.csv, curves.csv and pareto.csv, into the run or another folder."""
     into = into or folder
     results = state.all_results()

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="NAME=MODULE:FUNCTION, beside the built-in ones",
     )
     options = parser.parse_args(argv)
-    _die_with(options.parent)
+    die_with(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
     inbox, outbox = _take_over_stdio()
     functions = FUNCTIONS | dict(item.split("=", 1) for item in options.function)
@@ -121,7 +121,8 @@ def _listen(
     os._exit(0)  # the parent closed the pipe or died; nothing here is worth a slow farewell
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Have this process killed when its parent, the process of that id, ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:  # it died before we could ask

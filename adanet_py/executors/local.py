@@ -160,7 +160,7 @@ class LocalExecutor:
                 )
             self._functions[name] = spec
             self._command += ["--function", f"{name}={spec}"]
-        self._env = _environment(threads) | dict(env or {})
+        self._env = environment(threads) | dict(env or {})
         self._log = log
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
@@ -364,7 +364,7 @@ def _obituary(code: int) -> str:
     return f"exited with code {code} in the middle of a job"
 
 
-def _environment(threads: int | None) -> dict[str, str]:
+def environment(threads: int | None) -> dict[str, str]:
     """Return our environment, with our import path and the number of threads."""
     env = dict(os.environ)
     env.pop("ADANET_FAULT", None)  # it counts our durable steps, not theirs

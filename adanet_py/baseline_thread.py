@@ -1,0 +1,112 @@
+"""Run the baselines beside the search, in a thread, and make results of them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from adanet_py.baselines import Baseline, run_baselines
+from adanet_py.folder import candidate_file
+from adanet_py.journal import write_atomic
+from adanet_py.metrics import METRICS, score
+from adanet_py.prepare import Prepared
+from adanet_py.records import Candidate, Result, Status
+from adanet_py.reward import with_reward
+
+COUNT = 3
+NO_LIMIT = 1e9  # seconds
+
+
+class BaselineThread:
+    """The baselines a run does not have yet; `first` is there at once, the rest come by `ready`.
+
+    `seconds` bounds boosting; None: nothing does, so that results depend on no clock.
+    """
+
+    def __init__(
+        self, prepared: Prepared, have: Collection[str], seconds: float | None, seed: int
+    ) -> None:
+        self.first: Baseline | None = None
+        self._done: queue.SimpleQueue[Baseline | Exception] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        if len(have) == COUNT:
+            return
+        source = prepared.source
+        found = run_baselines(
+            source.arrays,
+            np.asarray(source.y),
+            source.weight,
+            prepared.split,
+            prepared.task,
+            prepared.metric,
+            prepared.target,
+            seconds=NO_LIMIT if seconds is None else seconds,
+            seed=seed,
+        )
+        first = next(found)
+        self.first = None if first.name in have else first
+
+        def work() -> None:
+            try:
+                for baseline in found:
+                    if baseline.name not in have:
+                        self._done.put(baseline)
+            except Exception as error:  # said by the one who takes it; the search goes on
+                self._done.put(error)
+
+        self._thread = threading.Thread(target=work, name="baselines", daemon=True)
+        self._thread.start()
+
+    def ready(self) -> Iterator[Baseline | Exception]:
+        """What has come since the last call."""
+        while not self._done.empty():
+            yield self._done.get()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of all, up to `seconds`; whether it has come."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
+
+
+def baseline_result(
+    baseline: Baseline, prepared: Prepared, folder: Path, constant: float | None
+) -> Result:
+    """Score a baseline and store its predictions and arrays; `constant`: validation of that one."""
+    from safetensors.numpy import save
+
+    candidate = Candidate(baseline.name, optimizer="", schedule="")
+    metric, split = METRICS[prepared.metric], prepared.split
+    metrics = {
+        "validation": _score(baseline.predictions_valid, prepared, np.concatenate(split.valid))
+    }
+    if len(split.audit):
+        metrics["audit"] = _score(baseline.predictions_audit, prepared, split.audit)
+    arrays = {"predictions/validation": np.ascontiguousarray(baseline.predictions_valid)}
+    arrays |= {f"member/{n}": np.ascontiguousarray(v) for n, v in (baseline.member or {}).items()}
+    (folder / "candidates").mkdir(exist_ok=True)
+    write_atomic(candidate_file(folder, candidate.id), save(arrays))
+    result = Result(
+        candidate,
+        Status.BASELINE,
+        metrics=metrics,
+        seconds=baseline.seconds,
+        parameters=baseline.parameters,
+        controller="baseline",
+        message="; ".join(filter(None, (Status.BASELINE.value, baseline.message))),
+    )
+    return with_reward(result, metric, metrics["validation"] if constant is None else constant)
+
+
+def _score(predictions: np.ndarray, prepared: Prepared, rows: np.ndarray) -> float:
+    """The metric of probabilities or values on `rows`."""
+    source, target = prepared.source, prepared.target
+    y = np.asarray(source.y[rows])
+    if prepared.task == "regression":
+        y = y.astype(np.float64) * target.scale + target.mean
+    weight = None if source.weight is None else np.asarray(source.weight[rows])
+    return score(METRICS[prepared.metric], y, predictions, weight)

@@ -1,0 +1,49 @@
+"""Is a run folder or a model file whole?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from adanet_py.errors import AdanetError
+from adanet_py.folder import JOURNAL, State, read_described, read_state
+from adanet_py.model import MODEL_FILE, load
+
+
+def check(path: str | os.PathLike[str]) -> list[str]:
+    """Problems of a run folder or model file, in words; empty if it is whole.
+
+    Raises RunError where there is neither, or a newer program wrote the run.
+    """
+    found = Path(path)
+    problems: list[str] = []
+    if found.is_file():
+        try:
+            load(found)
+        except AdanetError as error:
+            return [str(error)]
+        return []
+    read_described(found)
+    for name in (JOURNAL, "prepared.json", "split.npz", "space.yaml"):
+        if not (found / name).exists():
+            problems.append(f"{name} is missing")
+    state = State()
+    try:
+        state = read_state(found)
+    except AdanetError as error:
+        problems.append(str(error))
+    if (found / MODEL_FILE).exists():
+        try:
+            load(found)
+        except AdanetError as error:
+            problems.append(str(error))
+    elif state.stopped:
+        problems.append(f"{MODEL_FILE} is missing although the run has ended")
+    if state.stopped and not (found / "leaderboard.csv").exists():
+        problems.append("leaderboard.csv is missing although the run has ended")
+    leftovers = [p.name for p in found.rglob("*.tmp")]
+    problems += [f"{name} is a leftover of an interrupted write" for name in leftovers]
+    unfinished = sorted(set(state.groups) - set(state.results))
+    if state.stopped is None:
+        problems.append(f"the run has not ended ({len(unfinished)} groups open); `resume` goes on")
+    return problems

@@ -1,0 +1,67 @@
+"""Where a run trains: worker processes or this one, a CPU or a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adanet_py.config import SearchConfig
+from adanet_py.errors import ConfigError
+from adanet_py.executors import EXECUTORS, Executor
+
+# Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
+# small-network training on a CPU.
+WORKER_ENV = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def make_executor(workers: int | None, device: str, folder: Path, live: bool) -> Executor:
+    """Worker processes, or this process where objects given by the user must be used.
+
+    On a CPU every worker has one thread: sums of several threads differ in their last bits, and a
+    run must not depend on the number of workers. `workers` None: one for each core.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if live or workers == 0:
+        return EXECUTORS["serial"](1, threads=1)
+    cuda = device.startswith("cuda") or (device == "auto" and cuda_hinted())
+    return EXECUTORS["local"](
+        workers or (1 if cuda else cores),
+        threads=1,
+        preload=["adanet_py.training.jobs"],
+        log=folder / "logs",
+        env=WORKER_ENV,
+    )
+
+
+def cuda_hinted() -> bool:
+    """Whether a CUDA driver seems to be there; no torch is loaded to see it."""
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
+
+
+def find_device(config: SearchConfig, executor: Executor, notify: OnEvent) -> str:
+    """The device to train on; ConfigError if CUDA was asked for and is not there."""
+    if config.device == "cpu" or (config.device == "auto" and not cuda_hinted()):
+        return "cpu"
+    job = executor.submit({}, function="describe_devices")
+    found: list[str] = []
+    while executor.unfinished:
+        for event in executor.poll(1.0):
+            if event.job == job and event.kind == "done":
+                found = list(event.data["cuda"])
+    if config.device == "auto":
+        return "cuda" if found else "cpu"
+    index = int(config.device.partition(":")[2] or 0)
+    if index >= len(found):
+        listed = ", ".join(f"cuda:{i} ({n})" for i, n in enumerate(found)) or "none"
+        raise ConfigError(
+            f"--device {config.device}: expected a CUDA device, found {listed}. Use --device cpu, "
+            "or install a build of torch with CUDA and its driver."
+        )
+    notify({"kind": "note", "message": f"Training on {found[index]}."})
+    return config.device

@@ -1,0 +1,159 @@
+"""Train the groups of a run again, by counts instead of by the clock, and compare every score."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adanet_py.data.demo import load_demo
+from adanet_py.errors import RunError
+from adanet_py.executors import Executor
+from adanet_py.folder import (
+    Described,
+    candidate_file,
+    check_objects,
+    read_described,
+    read_state,
+    same_data,
+)
+from adanet_py.placement import make_executor
+from adanet_py.prepare import Prepared, prepare, read
+from adanet_py.records import Group, Result, Status
+
+if TYPE_CHECKING:
+    from adanet_py.architectures import Architecture
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+LOST = (Status.CRASHED, Status.OUT_OF_MEMORY)  # what the machine did, not the candidates
+
+
+def replay(
+    run: str | os.PathLike[str],
+    *,
+    data: Any = None,
+    architectures: Mapping[str, Architecture] | None = None,
+    on_event: OnEvent | None = None,
+) -> dict[str, Any]:
+    """Train every group of a run again, by counts, and compare the scores bit by bit.
+
+    `data` must be given again where the run did not read it from a file. Groups that the deadline
+    cut short stop at the same step; those lost to a crash or to want of memory are left out.
+    Returns identical, candidates and differences. Raises RunError for other data than the run's.
+    """
+    folder = Path(run)
+    described = read_described(folder)
+    own = dict(architectures or {})
+    check_objects(described, own)
+    old = read_state(folder)
+    results = {i: r for i, r in sorted(old.results.items()) if not any(x.status in LOST for x in r)}
+    if not results:
+        raise RunError(f"{folder} has no results to replay.")
+    notify = on_event or (lambda event: None)
+    if len(results) < len(old.results):
+        lost = ", ".join(str(i) for i in old.results if i not in results)
+        notify({"kind": "note", "message": f"Not replayed, for the machine ended them: {lost}."})
+    config = described.config
+    data = _data(folder, described, data)
+    with tempfile.TemporaryDirectory(prefix="adanet_py-replay-") as scratch:
+        copy = Path(scratch)
+        with make_executor(config.workers, config.device, copy, bool(own)) as executor:
+            executor.start()
+            prepared = prepare(read(config, data, described.types), copy, config.class_weight)
+            groups = [_stopped(old.groups[i], r) for i, r in results.items()]
+            new = _train(copy, groups, prepared, executor, own, old.device, notify)
+    found = []
+    for index, before in results.items():
+        after = new.get(index, [])
+        if len(after) != len(before):
+            found.append(f"group {index}: {len(before)} results then, {len(after)} now")
+        for a, b in zip(before, after, strict=False):
+            found += _compare(a, b)
+    count = sum(len(r) for r in results.values())
+    return {"identical": not found, "candidates": count, "differences": found}
+
+
+def _data(folder: Path, described: Described, data: Any) -> Any:
+    """The data of the run: those given, its file, or the set that comes with scikit-learn."""
+    stamp = described.data
+    if data is None:
+        data = stamp.get("path")
+    if data is None:
+        demo = load_demo()[0]
+        if not same_data(stamp, demo):
+            raise RunError(
+                f"{folder} is a run on data that were in memory. Give them again (data=...)."
+            )
+        return demo
+    if not same_data(stamp, data):
+        name = stamp.get("path") or "a table in memory"
+        raise RunError(f"{folder} is a run on {name}, which has changed or is not the data given.")
+    return data
+
+
+def _stopped(group: Group, results: list[Result]) -> Group:
+    """The group, to end where the deadline ended it."""
+    stops = [r.steps for r in results if r.status is Status.DEADLINE]
+    return replace(group, stop_at=max(stops)) if stops else group
+
+
+def _train(
+    folder: Path,
+    groups: list[Group],
+    prepared: Prepared,
+    executor: Executor,
+    architectures: Mapping[str, Architecture],
+    device: str,
+    notify: OnEvent,
+) -> dict[int, list[Result]]:
+    """Results of the groups, trained again."""
+    for group in groups:
+        job: dict[str, Any] = {
+            "group": group.to_json(),
+            "run": str(folder.resolve()),
+            "metric": prepared.metric,
+            "target": list(prepared.target_scale),
+            "class_weight": prepared.class_weight,
+            "device": device,
+        }
+        if architectures:
+            job["architectures"] = dict(architectures)
+        executor.submit(job)
+    new: dict[int, list[Result]] = {}
+    while executor.unfinished:
+        for event in executor.poll(1.0):
+            if event.kind in ("failed", "crash"):
+                notify({"kind": "note", "message": str(event.data.get("message"))})
+            if event.kind != "done":
+                continue
+            results = [Result.from_json(r) for r in event.data["results"]]
+            new[event.data["group"]] = results
+            for result in results:
+                candidate_file(folder, result.candidate.id).unlink(missing_ok=True)
+            notify(
+                {
+                    "kind": "progress",
+                    "done": sum(len(r) for r in new.values()),
+                    "candidates": sum(len(g.candidates) for g in groups),
+                }
+            )
+    return new
+
+
+def _compare(before: Result, after: Result) -> list[str]:
+    """Where two results of one candidate differ, clocks apart."""
+    name = before.candidate.id
+    if before.candidate.id != after.candidate.id:
+        return [f"{name}: found {after.candidate.id} in its place"]
+    out = []
+    for what in ("status", "step", "steps", "parameters", "metrics", "curve"):
+        a, b = getattr(before, what), getattr(after, what)
+        if repr(a) != repr(b):
+            out.append(
+                f"{name}: {what} differs" + ("" if what == "curve" else f", {a} then, {b} now")
+            )
+    return out

@@ -1,0 +1,121 @@
+"""Keep a checked model of the best candidate in the run folder, beside the search."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adanet_py.errors import RunError
+from adanet_py.export import Check, accept, start_check
+from adanet_py.plan import best_of
+from adanet_py.prepare import Prepared
+from adanet_py.records import Result, Status
+
+if TYPE_CHECKING:
+    from adanet_py.architectures import Architecture
+
+LONGEST_CHECK = 120.0  # seconds
+TRIES = 2  # of a check that gave no number
+SAVED_BASELINES = ("constant", "linear")  # boosting has no few plain arrays to save
+
+
+@dataclass
+class Saver:
+    """The saved model of a run: which candidate it is, and which one is being checked.
+
+    `journal(kind, data)` records a model that passed; `note(message)` tells of one that did not.
+    `pause`: seconds between two checks while the search goes on, for they cost it time.
+    """
+
+    folder: Path
+    prepared: Prepared
+    architectures: Mapping[str, Architecture]
+    journal: Callable[[str, Any], None]
+    note: Callable[[str], None]
+    pause: float
+    saved: Result | None = None
+    _check: Check | None = None
+    _tries: dict[str, int] = field(default_factory=dict)
+    _last: float = -math.inf
+
+    def choose(self, networks: Sequence[Result], baselines: Sequence[Result]) -> Result | None:
+        """The best network; before there is one, the best baseline that can be saved."""
+        best = best_of([r for r in networks if self._may(r)])
+        if best is not None:
+            return best
+        able = [r for r in baselines if r.candidate.architecture in SAVED_BASELINES]
+        return max((r for r in able if self._may(r)), key=lambda r: r.reward, default=None)
+
+    def step(self, networks: Sequence[Result], baselines: Sequence[Result], late: bool) -> None:
+        """Look after the running check and start one if there is something better to save.
+
+        Never waits. `late`: the end is so near that its own check comes soon enough.
+        """
+        if self._check is not None:
+            if not self._check.done():
+                return
+            self._take(self._check)
+        best = self.choose(networks, baselines)
+        if best is None or self._is_saved(best):
+            return
+        first = self.saved is None or self.saved.status is Status.BASELINE
+        due = time.monotonic() - self._last >= (0.0 if first else self.pause)
+        if due and not (late and self.saved is not None):
+            self._start(best)
+
+    def finish(self, networks: Sequence[Result], baselines: Sequence[Result]) -> None:
+        """Wait until the model saved is the best there is."""
+        while (best := self.choose(networks, baselines)) and not self._is_saved(best):
+            if self._check is not None and self._check.result.candidate.id != best.candidate.id:
+                self.cancel()
+            if self._check is None and not self._start(best):
+                continue
+            assert self._check is not None
+            if not self._check.done(LONGEST_CHECK):
+                self._check.message = f"it did not answer within {LONGEST_CHECK:.0f} s"
+            self._take(self._check)
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Give up the running check."""
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+    def _may(self, result: Result) -> bool:
+        return self._tries.get(result.candidate.id, 0) < TRIES
+
+    def _is_saved(self, result: Result) -> bool:
+        return self.saved is not None and self.saved.candidate.id == result.candidate.id
+
+    def _start(self, best: Result) -> bool:
+        self._last = time.monotonic()
+        try:
+            self._check = start_check(self.folder, self.prepared, best, self.architectures)
+        except RunError:
+            raise
+        except Exception as error:  # its file is gone or damaged: the others can still be saved
+            self._refuse(best, f"{type(error).__name__}: {error}", final=True)
+            return False
+        return True
+
+    def _take(self, check: Check) -> None:
+        """Put a checked model in place, or say why not."""
+        self._check = None
+        if check.good:
+            self.journal("model", accept(check))
+            self.saved = check.result
+            return
+        check.cancel()
+        measured = check.difference is not None
+        found = check.message or f"its predictions differ by {check.difference:.2g}"
+        self._refuse(check.result, f"reloaded, {found}", final=measured)
+
+    def _refuse(self, result: Result, why: str, final: bool) -> None:
+        name = result.candidate.id
+        self._tries[name] = TRIES if final else self._tries.get(name, 0) + 1
+        self.note(f"Candidate {name} was not saved: {why}.")
