@@ -1,0 +1,320 @@
+"""The contract of engines: every engine gives what plain PyTorch gives, member by member."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from programs import TASKS, make_candidates, make_program, make_spec, make_split
+
+from adanet_py.architectures import ARCHITECTURES
+from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.training.batches import BatchOrder, member_seed, noise_starts
+from adanet_py.training.engines import ENGINES, make_engine
+from adanet_py.training.engines.program import Program, merge_members
+from adanet_py.training.optimizers import OPTIMIZERS
+from adanet_py.training.schedules import SCHEDULES
+
+STEPS, CHANGE = 8, 5  # steps, and the step after which some candidates are dropped
+# Different learning rate, decay, dropout, clipping, smoothing and warm-up for every candidate.
+MIXED: list[dict[str, float]] = [
+    {"lr": 3e-3, "weight_decay": 0.1, "dropout": 0.3, "warmup": 0.3},
+    {"lr": 1e-2, "clip_norm": 0.2, "label_smoothing": 0.2},
+    {"lr": 1e-3, "weight_decay": 0.01, "dropout": 0.5, "clip_norm": 1.0},
+    {"lr": 5e-3, "label_smoothing": 0.1, "warmup": 0.5, "frequency": 2.0},
+]
+
+
+def never(step: int) -> bool:
+    return False
+
+
+def mixed(
+    architecture: str, task: str = "binary", *, folds: int = 1, optimizer: str = "adamw",
+    weighted: bool = False, order: list[int] | None = None, **static: Any,
+) -> Program:  # fmt: skip
+    candidates = make_candidates(
+        architecture, MIXED, optimizer=optimizer, schedules=sorted(SCHEDULES), **static
+    )
+    chosen = [candidates[i] for i in order or range(len(candidates))]
+    return make_program(chosen, make_spec(task), steps=STEPS, folds=folds, weighted=weighted)
+
+
+def trace(name: str, program: Program, keep: list[int] | None = None) -> dict[str, torch.Tensor]:
+    """Train, drop all but `keep` after some steps, train on; everything an engine gives."""
+    engine = make_engine(name, program)
+    valid = make_split(60, program.folds).valid
+    out = {}
+    for part, (start, stop) in enumerate(((0, CHANGE), (CHANGE, STEPS))):
+        reached, out[f"loss {part}"], out[f"norm {part}"] = engine.advance(start, stop, never)
+        assert reached == stop
+        out[f"valid {part}"] = engine.predict(valid)
+        out[f"same {part}"] = engine.predict([np.arange(20)])
+        if part == 0 and keep is not None:
+            engine.select(keep)
+    for position in range(len(engine.alive)):
+        for n, v in engine.snapshot(position).items():
+            out[f"{engine.alive[position]}:{n}"] = v
+    out["parameters"] = torch.tensor(engine.parameters)
+    return out
+
+
+def check_same(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], bound: float) -> None:
+    assert got.keys() == want.keys()
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], rtol=bound, atol=bound, msg=name)
+
+
+def check_oracle(name: str, program: Program) -> None:
+    """The engine against the separate one, four candidates of which two go on."""
+    keep = [1, 2]
+    check_same(trace(name, program, keep), trace("separate", program, keep), 1e-9)
+
+
+@pytest.fixture(params=sorted(set(ENGINES) - {"separate"}))
+def fused(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_equals_plain_pytorch(fused: str, architecture: str, task: str, folds: int) -> None:
+    check_oracle(fused, mixed(architecture, task, folds=folds))
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_equals_torch_optim(fused: str, optimizer: str) -> None:
+    check_oracle(fused, mixed("mlp", optimizer=optimizer))
+
+
+@pytest.mark.parametrize("norm", sorted(NORMS))
+def test_equals_plain_pytorch_with_every_norm(fused: str, norm: str) -> None:
+    check_oracle(fused, mixed("mlp", norm=norm, folds=2))
+    check_oracle(fused, mixed("resnet", norm=norm))
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_equals_plain_pytorch_with_every_activation(fused: str, activation: str) -> None:
+    check_oracle(fused, mixed("mlp", activation=activation, depth=1))
+
+
+@pytest.mark.parametrize("embedding", ["piecewise_linear", "periodic"])
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_equals_plain_pytorch_with_embeddings(
+    fused: str, architecture: str, embedding: str
+) -> None:
+    check_oracle(fused, mixed(architecture, embedding=embedding))
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_equals_plain_pytorch_with_weighted_rows(fused: str, folds: int) -> None:
+    program = mixed("mlp", folds=folds, weighted=True)
+    check_oracle(fused, program)
+    plain = trace(fused, mixed("mlp", folds=folds))
+    assert not torch.allclose(trace(fused, program)["loss 0"], plain["loss 0"])
+
+
+def test_selecting_one_candidate_equals_plain_pytorch(fused: str) -> None:
+    for folds in (1, 2):
+        program = mixed("mlp", norm="batch", folds=folds)
+        check_same(trace(fused, program, [3]), trace("separate", program, [3]), 1e-9)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_a_candidate_trains_alone_as_in_a_group(
+    engine_name: str, architecture: str, folds: int
+) -> None:
+    program = mixed(architecture, folds=folds)
+    group = trace(engine_name, program)
+    for k in range(len(MIXED)):
+        alone = trace(engine_name, mixed(architecture, folds=folds, order=[k]))
+        for part in (0, 1):
+            for what in ("valid", "same"):
+                torch.testing.assert_close(
+                    alone[f"{what} {part}"][0], group[f"{what} {part}"][k], rtol=1e-9, atol=1e-9
+                )
+        mine = {n.removeprefix("0:"): v for n, v in alone.items() if n.startswith("0:")}
+        for name, value in mine.items():
+            torch.testing.assert_close(value, group[f"{k}:{name}"], rtol=1e-9, atol=1e-9)
+
+
+def test_the_order_of_the_candidates_does_not_matter(engine_name: str) -> None:
+    order = [3, 0, 1, 2]
+    plain = trace(engine_name, mixed("mlp", folds=2))
+    moved = trace(engine_name, mixed("mlp", folds=2, order=order))
+    for part in (0, 1):
+        torch.testing.assert_close(
+            moved[f"valid {part}"], plain[f"valid {part}"][order], rtol=1e-9, atol=1e-9
+        )
+
+
+def test_the_number_of_calls_does_not_matter(engine_name: str) -> None:
+    program = mixed("mlp", norm="batch", folds=2)
+    one, many = make_engine(engine_name, program), make_engine(engine_name, program)
+    _, loss, norm = one.advance(0, STEPS, never)
+    losses = []
+    for step in range(STEPS):
+        reached, each, last = many.advance(step, step + 1, never)
+        assert reached == step + 1
+        losses.append(each)
+    for position in range(len(MIXED)):
+        for name, value in one.snapshot(position).items():
+            assert torch.equal(value, many.snapshot(position)[name])
+    torch.testing.assert_close(torch.stack(losses).mean(0), loss)
+    torch.testing.assert_close(last, norm)
+
+
+def test_stops_where_the_tick_says(engine_name: str) -> None:
+    program = mixed("mlp")
+    stopped, exact = make_engine(engine_name, program), make_engine(engine_name, program)
+    seen = []
+
+    def tick(step: int) -> bool:
+        seen.append(step)
+        return step == 5
+
+    reached, loss, norm = stopped.advance(0, STEPS, tick)
+    assert (reached, seen) == (5, [1, 2, 3, 4, 5])
+    _, loss_exact, norm_exact = exact.advance(0, 5, never)
+    assert torch.equal(loss, loss_exact)
+    torch.testing.assert_close(norm, norm_exact)
+    assert torch.equal(stopped.predict([np.arange(9)]), exact.predict([np.arange(9)]))
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_state_goes_on_in_a_fresh_engine(engine_name: str, folds: int) -> None:
+    program = mixed("mlp", norm="batch", folds=folds)
+    first = make_engine(engine_name, program)
+    first.advance(0, 4, never)
+    first.select([1, 2, 3])
+    first.advance(4, 6, never)
+    state = {n: v.clone() for n, v in first.state().items()}
+    second = make_engine(engine_name, program)
+    second.load(first.alive, state)
+    assert second.alive == [1, 2, 3]
+    for engine in (first, second):
+        engine.advance(6, STEPS, never)
+    for position in range(3):
+        for name, value in first.snapshot(position).items():
+            assert torch.equal(value, second.snapshot(position)[name])
+
+
+@pytest.mark.parametrize("bad", [1e30, 1e300])
+def test_a_diverging_candidate_leaves_the_others_bit_identical(
+    engine_name: str, bad: float
+) -> None:
+    def outputs(lr: float) -> tuple[torch.Tensor, torch.Tensor]:
+        numeric = [*MIXED[:2], {"lr": lr}, *MIXED[2:]]
+        candidates = make_candidates("mlp", numeric, optimizer="sgd", norm="layer")
+        program = make_program(candidates, make_spec(), steps=STEPS, folds=2)
+        engine = make_engine(engine_name, program)
+        _, loss, _ = engine.advance(0, STEPS, never)
+        return engine.predict(make_split(60, 2).valid), loss.reshape(2, -1)
+
+    (healthy, loss), (mixed_in, bad_loss) = outputs(1e-3), outputs(bad)
+    others = [0, 1, 3, 4]
+    assert not torch.isfinite(mixed_in[2]).all()
+    assert torch.equal(healthy[others], mixed_in[others])
+    assert torch.equal(loss[:, others], bad_loss[:, others])
+
+
+def test_a_snapshot_is_a_copy_that_fits_an_ordinary_module(engine_name: str) -> None:
+    program = mixed("resnet", "multiclass", norm="batch", embedding="piecewise_linear", folds=2)
+    engine = make_engine(engine_name, program)
+    engine.advance(0, 5, never)
+    snapshot = engine.snapshot(1)
+    rows = np.arange(15)
+    predicted = engine.predict([rows])[1]
+    engine.advance(5, STEPS, never)
+    outputs = []
+    for fold in range(2):
+        module = program.build(0).eval()
+        prefix = f"{fold}/"
+        state = {n.removeprefix(prefix): v for n, v in snapshot.items() if n.startswith(prefix)}
+        module.load_state_dict(state)
+        with torch.no_grad():
+            outputs.append(module(program.data.numeric[rows], program.data.category[rows]))
+    torch.testing.assert_close(torch.stack(outputs).mean(0), predicted, rtol=1e-10, atol=1e-10)
+
+
+def test_prediction_does_not_depend_on_the_size_of_the_pieces(
+    fused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adanet_py.training.engines import stacked
+
+    engine = make_engine(fused, mixed("tabm", "binary"))
+    rows = np.tile(np.arange(60), 5)
+    whole = engine.predict([rows])
+    monkeypatch.setattr(stacked, "EVALUATION_CELLS", 1)
+    torch.testing.assert_close(engine.predict([rows]), whole, rtol=1e-10, atol=1e-10)
+
+
+def test_two_families_are_refused() -> None:
+    one, other = make_candidates("mlp", [{}]), make_candidates("mlp", [{}], width=2)
+    with pytest.raises(ValueError, match="one family"):
+        make_program([*one, *other], make_spec())
+
+
+def test_seeds_differ_between_candidates_and_folds() -> None:
+    seeds = {member_seed(s, f) for s in range(50) for f in range(5)}
+    assert len(seeds) == 250
+    program = mixed("mlp", folds=3)
+    assert len(set(program.seeds())) == 3 * len(MIXED)
+    first, second = program.build(0).state_dict(), program.build(len(MIXED)).state_dict()
+    assert any(not torch.equal(v, second[n]) for n, v in first.items())
+
+
+def test_dropout_places_are_a_function_of_step_and_layer() -> None:
+    whole = noise_starts(0, 20, 3)
+    assert whole.shape == (20, 3)
+    np.testing.assert_array_equal(noise_starts(7, 12, 3), whole[7:12])
+    assert len(set(whole.ravel().tolist())) == 60
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16, 40, 1000])
+def test_every_epoch_shows_every_row_once(batch: int) -> None:
+    rows = (np.arange(0, 40), np.arange(100, 133))
+    order = BatchOrder(rows, batch, seed=3)
+    b = order.batch_size
+    assert b == min(batch, 33)
+    taken = order.take(0, 2 * 40 * 33 // b + 1)
+    for fold, own in enumerate(rows):
+        flat = taken[:, fold].ravel()
+        for epoch in range(2):
+            piece = flat[epoch * len(own) : (epoch + 1) * len(own)]
+            np.testing.assert_array_equal(np.sort(piece), own)
+        assert not np.array_equal(flat[: len(own)], flat[len(own) : 2 * len(own)])
+
+
+def test_the_batches_are_the_same_however_they_are_asked_for() -> None:
+    rows = (np.arange(23), np.arange(50, 81))
+    whole = BatchOrder(rows, 8, seed=1).take(0, 30)
+    again = BatchOrder(rows, 8, seed=1)
+    for start, stop in ((11, 30), (0, 3), (3, 11), (29, 30)):
+        np.testing.assert_array_equal(again.take(start, stop), whole[start:stop])
+    assert not np.array_equal(BatchOrder(rows, 8, seed=2).take(0, 30), whole)
+    assert BatchOrder(rows, 8, seed=1).steps_per_epoch == 3
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_implicit_members_are_averaged_as_probabilities(task: str) -> None:
+    outputs = torch.randn(4, 6, 3, TASKS[task], dtype=torch.float64)
+    merged = merge_members(outputs, task)
+    assert merged.shape == (4, 6, TASKS[task])
+    if task == "regression":
+        torch.testing.assert_close(merged, outputs.mean(-2))
+    elif task == "binary":
+        torch.testing.assert_close(merged.sigmoid(), outputs.sigmoid().mean(-2))
+    else:
+        torch.testing.assert_close(merged.softmax(-1), outputs.softmax(-1).mean(-2))
+    one = outputs[..., :1, :]
+    assert torch.equal(merge_members(one, task), one.squeeze(-2))
