@@ -193,8 +193,10 @@ class Dropout(nn.Module):
         # Rows lie side by side; in layers larger than half the pool they overlap.
         stride = min(inner, max(1, (NOISE_SIZE // 2 - inner) // max(1, rows - 1)))
         span = (rows - 1) * stride + inner
-        start = self.start % max(1, NOISE_SIZE - span)
-        window = self.noise[start : start + span].unfold(0, inner, stride).view(x.shape)
+        # A row wider than the pool (a layer of half a million units) sees it more than once.
+        noise = self.noise if span <= NOISE_SIZE else self.noise.repeat(-(-span // NOISE_SIZE))
+        start = self.start % max(1, noise.shape[0] - span)
+        window = noise[start : start + span].unfold(0, inner, stride).view(x.shape)
         dropped = torch.round(self.knob_dropout * 256.0)
         kept = (window >= dropped).to(x.dtype) * (256.0 / (256.0 - dropped))
         return x * kept
