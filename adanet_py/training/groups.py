@@ -29,6 +29,8 @@ from adanet_py.training.scoring import Scorer
 
 Emit = Callable[[dict[str, Any]], None]
 
+ROUNDING = 1e-9  # relative; a smaller error by less than this is no improvement
+
 
 @dataclass
 class Track:
@@ -134,7 +136,7 @@ def _evaluate(
         track.curve.append(Evaluation(step, epochs, rates[i], losses[i], value, norms[i]))
         error = plan.scorer.error(value)
         track.stale += 1
-        if error < track.best_error:
+        if error < track.best_error * (1.0 - ROUNDING):
             track.best_error, track.best_step, track.stale = error, step, 0
             track.weights, track.outputs = engine.snapshot(i), outputs[i].copy()
         if not (math.isfinite(losses[i]) and math.isfinite(error)):
@@ -150,8 +152,10 @@ def _leave(engine: Any, tracks: list[Track], group: Group, step: int) -> None:
                 tracks[c].status = Status.CONVERGED
     if step in group.rungs:
         keep = group.keep[group.rungs.index(step)]
-        # The converged compete too: a place is earned by the score, not by still training.
-        scores = {c: t.best_error for c, t in enumerate(tracks) if math.isfinite(t.best_error)}
+        # The converged compete too: a place is earned by the score, not by still training. The
+        # diverged do not: they have nothing to show for it.
+        fit = [c for c, t in enumerate(tracks) if t.status is not Status.DIVERGED]
+        scores = {c: tracks[c].best_error for c in fit if math.isfinite(tracks[c].best_error)}
         ranked = sorted(scores, key=lambda c: (scores[c], tracks[c].candidate.id))
         for c in alive:
             if tracks[c].status is None and c not in ranked[:keep]:
@@ -210,5 +214,8 @@ def _restore(engine: Any, tracks: list[Track], path: Path) -> int:
             track.outputs = tensors[f"outputs/{c}"].numpy()
     prefix = "engine/"
     state = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-    engine.load(progress["alive"], state)
+    if progress["alive"]:
+        engine.load(progress["alive"], state)
+    else:  # all had left: nothing trains on
+        engine.alive = []
     return int(progress["step"])

@@ -49,7 +49,8 @@ def run_job(job: dict[str, Any], emit: Emit, should_stop: Callable[[], bool]) ->
     deadline = time.monotonic() + float(job.get("deadline_s") or math.inf)
     group = Group.from_json(job["group"]) if isinstance(job["group"], dict) else job["group"]
     run = Path(job["run"])
-    source, split = _open(str(run))
+    written = (run / "cache" / "arrays.json").stat().st_mtime_ns
+    source, split = _open(str(run), written)
     architectures: dict[str, Architecture] = ARCHITECTURES | job.get("architectures", {})
     setting = Setting(
         run=run,
@@ -69,7 +70,8 @@ def run_job(job: dict[str, Any], emit: Emit, should_stop: Callable[[], bool]) ->
 
 
 @functools.lru_cache(maxsize=1)
-def _open(run: str) -> tuple[ArraySource, Split]:
+def _open(run: str, written: int) -> tuple[ArraySource, Split]:
+    """Data and split of a run; opened anew when they were prepared anew."""
     folder = Path(run)
     return SOURCES["arrays"].open(folder / "cache"), Split.load(folder / "split.npz")
 
@@ -129,7 +131,9 @@ def run_group(group: Group, setting: Setting) -> list[Result]:
 
 
 def _digest(group: Group) -> str:
-    return hashlib.sha256("".join(c.id for c in group.candidates).encode()).hexdigest()[:8]
+    """Tells apart checkpoints of different plans; where a replay stops is no part of the plan."""
+    plan = json.dumps(replace(group, stop_at=None).to_json(), sort_keys=True)
+    return hashlib.sha256(plan.encode()).hexdigest()[:8]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -297,12 +301,13 @@ def load_members(track: Track, program: Program) -> list[torch.nn.Module]:
     modules = []
     for f in range(program.folds):
         module = build_module(program.architecture, track.candidate, program.spec, 0)
+        module = module.to(program.device, program.dtype).eval()
         prefix = f"{f}/"
         state = {
             n.removeprefix(prefix): v for n, v in track.weights.items() if n.startswith(prefix)
         }
         module.load_state_dict(state)
-        modules.append(module.to(program.device, program.dtype).eval())
+        modules.append(module)
     return modules
 
 

@@ -127,7 +127,7 @@ class StackedEngine:
             grads = torch.autograd.grad(loss.sum(), leaves)
             with torch.no_grad():
                 torch._foreach_copy_(self._gradients, grads)
-                # The update overwrites the gradient, so whether this step is the last is asked here.
+                # Asked before the update, which overwrites the gradient.
                 done = start + s + 1
                 last = tick(done) or done == stop
                 if self._clips or last:
