@@ -28,7 +28,10 @@ JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
 LOCK = "lock"
 # What a search killed before it wrote its configuration may leave; the lock is always there.
-_BEGUN = {LOCK, "logs", "cache", "prepared.json", "split.npz", "space.yaml", "environment.json"}
+_BEGUN = {
+    LOCK, "logs", "cache", "prepared.json", "split.npz", "space.yaml", "environment.json",
+    f"{CONFIG}.tmp",
+}  # fmt: skip
 _FINGERPRINT_ROWS = 1000
 
 
@@ -149,9 +152,10 @@ def open_folder(folder: Path) -> list[Path]:
         ) from error
     except OSError as error:
         raise refused(folder, error) from error
-    names = {p.name.removesuffix(".tmp") for p in folder.iterdir()}
-    names = {n for n in names if not n.startswith(".")}
-    strange = sorted(names - _BEGUN) or sorted(names if LOCK not in names else ())
+    names = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
+    strange = sorted(n for n in names if not _is_begun(n)) or sorted(
+        names if LOCK not in names else ()
+    )
     if strange and not is_run(folder):
         raise RunError(
             f"{folder} is not empty and not a run (it holds {strange[0]!r}). Choose a new or an "
@@ -160,10 +164,14 @@ def open_folder(folder: Path) -> list[Path]:
     return made
 
 
+def _is_begun(name: str) -> bool:
+    return name in _BEGUN or name.removesuffix(".tmp") in _BEGUN
+
+
 def discard(folder: Path, made: Sequence[Path]) -> None:
     """Undo the beginning of a run that cannot be: nothing is left that was not there before."""
     for path in folder.iterdir():
-        if path.name.removesuffix(".tmp") in _BEGUN:
+        if _is_begun(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for path in made:
         try:

@@ -56,6 +56,7 @@ KEPT = 20  # candidates whose weights stay on disk
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
+CHECKPOINT_SECONDS = 5.0  # between two of a group
 INTERRUPTED = "interrupted"
 INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
 
@@ -257,6 +258,7 @@ class Search:
             "class_weight": self.prepared.class_weight,
             "device": self.device,
             "deadline_s": seconds,
+            "checkpoint_s": CHECKPOINT_SECONDS,
         }
         if self.architectures:
             job["architectures"] = dict(self.architectures)
@@ -285,6 +287,9 @@ class Search:
         elif event.kind == "failed":
             if event.data.get("error") == StorageError.__name__:
                 raise StorageError(str(event.data.get("message")))
+            if self._drop_checkpoint(group):
+                self._submit(group)
+                return
             message = f"{event.data.get('error')}: {event.data.get('message')}"
             self.note(f"Group {group.index} failed: {message}")
             results = [
@@ -301,6 +306,15 @@ class Search:
             self.on_event({"kind": "result", "result": result})
         evict(self.folder, self.state.all_results(), KEPT)
         self._progress()
+
+    def _drop_checkpoint(self, group: Group) -> bool:
+        """Whether a failed group had a checkpoint, which may be what is wrong; it is deleted."""
+        found = list((self.folder / "checkpoints").glob(f"{group.index}-*"))
+        for path in found:
+            path.unlink(missing_ok=True)
+        if found:
+            self.note(f"Group {group.index} failed after its checkpoint; it is begun afresh.")
+        return bool(found)
 
     def _constant(self) -> float:
         """Validation metric of the constant baseline, the unit of errors."""
