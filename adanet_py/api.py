@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +128,7 @@ def train(
         check_candidate(candidate, known)
     if engine != "auto":
         check_known("engine", engine, ENGINES, ConfigError)
-    if epochs <= 0:
+    if not 0 < epochs < math.inf:
         raise ConfigError(f"epochs: expected a positive number, found {epochs}.")
     config = SearchConfig(
         target=target, metric=metric, folds=folds, seed=seed, device=device, candidates=1
