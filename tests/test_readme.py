@@ -1,4 +1,4 @@
-"""The README is true: its code runs, its tables, options, links and versions are those there are."""
+"""The README is true: its code runs; its tables, options, links and versions are the real ones."""
 
 from __future__ import annotations
 
@@ -117,6 +117,7 @@ def test_every_block_of_code_runs_and_prints_what_is_said_of_it(tmp_path, monkey
     assert {p.name for p in Path("churn-run").iterdir()} <= files
     board = namespace["pd"].read_csv("churn-run/leaderboard.csv")
     assert set(COLUMNS) < set(board.columns)
+    assert "gated" in set(namespace["found"].leaderboard["architecture"])
     predictions = namespace["pd"].read_csv("predictions.csv")
     assert list(predictions) == ["prediction", "probability_no", "probability_yes"]
     assert len(predictions) == len(namespace["pd"].read_csv("new.csv"))
@@ -205,7 +206,7 @@ def test_every_relative_link_leads_somewhere():
 def test_the_changelog_begins_with_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE)
-    assert [v for v in versions if v != "Unreleased"][0] == adanet_py.__version__
+    assert next(v for v in versions if v != "Unreleased") == adanet_py.__version__
 
 
 def test_the_python_that_is_asked_for_is_the_one_of_the_package():
