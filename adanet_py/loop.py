@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.baseline_thread import BaselineThread, baseline_result
 from adanet_py.baselines import Baseline
 from adanet_py.config import SearchConfig
-from adanet_py.controllers import Controller
+from adanet_py.controllers import Controller, name_of
 from adanet_py.errors import ConfigError
 from adanet_py.executors import Event, Executor, LocalExecutor
 from adanet_py.folder import State, evict, tidy
@@ -38,7 +37,6 @@ from adanet_py.metrics import METRICS
 from adanet_py.plan import (
     MEMBERS,
     Workload,
-    around,
     best_of,
     for_task,
     make_group,
@@ -58,6 +56,7 @@ BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
 CHECKPOINT_SECONDS = 5.0  # between two of a group
 INTERRUPTED = "interrupted"
+CHECK_SECONDS = 1.5  # of the reserve that the last check of the model needs at least
 INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -176,7 +175,9 @@ class Search:
             self.note("Interrupted: finishing with the best so far; again to stop at once.")
         if not self.executor.unfinished:
             return
-        grace = max(1.0, self.reserve / 2) if math.isfinite(self.deadline) else INTERRUPT_GRACE
+        grace = INTERRUPT_GRACE
+        if math.isfinite(self.deadline):
+            grace = max(1.0, self.deadline - CHECK_SECONDS - time.monotonic())
         if self.timeless and isinstance(self.executor, LocalExecutor):
             grace = 0.0
         for event in self.executor.stop(grace):
@@ -208,23 +209,16 @@ class Search:
         most = (self.config.candidates or 1 << 30) - self.state.proposed
         speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
-        start = self.space.start
-        if index < len(start):
-            members, epochs = size_group(start[index], self.load, speed, left, most)
-            seeded = changed(start[index], seed=int(rng.integers(2**31)))
-            candidates, names = around(self.space, seeded, members, rng), "start"
-        else:
-            names = self.config.controller
-            candidates = self._ask(history, min(MEMBERS, most), rng)
-            if not candidates:
-                self._journal("exhausted", {})
-                return None
-            members, epochs = size_group(candidates[0], self.load, speed, left, most)
-            candidates = candidates[:members]
+        candidates = self._ask(history, min(MEMBERS, most), rng)
+        if not candidates:
+            self._journal("exhausted", {})
+            return None
+        members, epochs = size_group(candidates[0], self.load, speed, left, most)
+        candidates = candidates[:members]
         if not candidates:
             return None
-        engine = "stacked"
-        return make_group(index, candidates, [names] * len(candidates), epochs, self.load, engine)
+        names = [name_of(self.controller)] * len(candidates)
+        return make_group(index, candidates, names, epochs, self.load, "stacked")
 
     def _ask(self, history: History, n: int, rng: np.random.Generator) -> list[Candidate]:
         """What the controller proposes that is new and of one family, checked; [] if nothing is."""

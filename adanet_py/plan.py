@@ -15,7 +15,7 @@ import numpy as np
 
 from adanet_py.architectures import Architecture
 from adanet_py.records import Candidate, DataSpec, Group, History, Result
-from adanet_py.space import SearchSpace, contains, decode, encode
+from adanet_py.space import SearchSpace
 
 MEMBERS = 8  # candidates of a group, where time allows
 FLOPS = 2.0e10  # per second and core, before anything is measured
@@ -145,24 +145,6 @@ def make_group(
         controllers=tuple(controllers),
         order_seed=load.order_seed,
     )
-
-
-def around(
-    space: SearchSpace, first: Candidate, n: int, rng: np.random.Generator, spread: float = 0.15
-) -> list[Candidate]:
-    """`first` and n - 1 candidates of its family with numeric settings near its own."""
-    out = {first.id: first}
-    if contains(space, first) is None:
-        center = encode(space, first)
-        free = np.array([not d.static for d in space.decisions])
-        for _ in range(20 * n):
-            if len(out) >= n:
-                break
-            u = center + spread * rng.standard_normal(len(center)) * free
-            near = decode(space, np.clip(u, 0.0, 1.0), int(rng.integers(2**31)))
-            if near.family == first.family:
-                out.setdefault(near.id, near)
-    return list(out.values())[:n]
 
 
 def for_task(space: SearchSpace, task: str) -> SearchSpace:

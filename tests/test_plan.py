@@ -6,16 +6,15 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from programs import make_arrays, make_spec, small
+from programs import make_arrays, make_spec
 
 from adanet_py import plan
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.plan import Workload
 from adanet_py.records import Candidate, History, Result, Status
-from adanet_py.space import contains, load_space, sample
+from adanet_py.space import load_space
 from adanet_py.training.engines.program import build_module
 
 SIZES = [
@@ -179,25 +178,6 @@ def test_the_mean_number_of_living_members_agrees_with_the_rungs() -> None:
             alive, at = keep, rung
         total += alive * (group.steps - at)
         assert plan.average_members(members) == pytest.approx(total / group.steps, rel=0.05)
-
-
-@pytest.mark.parametrize("n", [1, 2, 8])
-def test_neighbours_are_of_one_family_inside_the_space_and_repeatable(n: int) -> None:
-    space = load_space("table")
-    first = sample(space, np.random.default_rng(1))
-    found = plan.around(space, first, n, np.random.default_rng(2))
-    assert found == plan.around(space, first, n, np.random.default_rng(2))
-    assert found[0] == first
-    assert len(found) == len({c.id for c in found}) == n
-    assert {c.family for c in found} == {first.family}
-    assert all(contains(space, c) is None for c in found)
-
-
-def test_a_start_outside_the_space_stands_alone() -> None:
-    space = load_space("table")
-    outside = Candidate("mlp", small(ARCHITECTURES["mlp"]), numeric={"lr": 99.0})
-    assert contains(space, outside) is not None
-    assert plan.around(space, outside, 8, np.random.default_rng(0)) == [outside]
 
 
 def test_regression_searches_no_label_smoothing() -> None:

@@ -20,7 +20,7 @@ CONTROLLERS: dict[str, Controller] = {
     "evolution": evolution.propose,
 }
 
-__all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler"]
+__all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler", "name_of"]
 
 
 def find_controller(controller: Any) -> Controller:
@@ -41,3 +41,11 @@ def find_controller(controller: Any) -> Controller:
         f"Expected a controller: one of {', '.join(CONTROLLERS)}, an Optuna sampler, or a function "
         f"(space, history, n, rng) -> list of candidates; found {controller!r}."
     )
+
+
+def name_of(controller: Controller) -> str:
+    """The registered name of a controller, or what a user's is called."""
+    for name, known in CONTROLLERS.items():
+        if known is controller:
+            return name
+    return getattr(controller, "__name__", type(controller).__name__)
