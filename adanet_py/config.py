@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from adanet_py.errors import ConfigError, nearest
 
@@ -53,8 +54,14 @@ def _seconds(value: Any) -> Any:
     return None if value is None else parse_time(value)
 
 
+def _text(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise PydanticCustomError("empty", "empty")
+    return value
+
+
 def _path(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    return os.fspath(value) if isinstance(value, os.PathLike) else _text(value)
 
 
 def _names(value: Any) -> Any:
@@ -82,6 +89,7 @@ def _metric(value: Any) -> Any:
 
 
 PathLike = Annotated[str, BeforeValidator(_path)]
+Text = Annotated[str, BeforeValidator(_text)]
 
 
 class SearchConfig(BaseModel):
@@ -95,18 +103,18 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: PathLike | None = None
-    target: str | None = None
+    target: Text | None = None
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
     metric: Annotated[str | None, BeforeValidator(_metric)] = None
     time: Annotated[float | None, BeforeValidator(_seconds)] = None
     candidates: Annotated[int, Field(ge=1)] | None = None
     space: PathLike = "table"
-    controller: str = "evolution"
+    controller: Text = "evolution"
     folds: Annotated[int, Field(ge=1)] | None = None
     split: PathLike | None = None
-    group: str | None = None
-    time_column: str | None = None
-    weight: str | None = None
+    group: Text | None = None
+    time_column: Text | None = None
+    weight: Text | None = None
     class_weight: Annotated[Literal["balanced", "none"], BeforeValidator(_none)] = "none"
     drop: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     out: PathLike | None = None
@@ -145,6 +153,7 @@ _EXPECTED = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
+    "empty": "a value",
     "string_pattern_mismatch": "auto, cpu, cuda or cuda:0",
 }
 
@@ -157,7 +166,7 @@ def _words(problem: Any, fields: Mapping[str, Any]) -> str:
     pattern = _EXPECTED.get(kind)
     expected = problem["msg"] if pattern is None else pattern.format(**problem.get("ctx", {}))
     label = name.replace("_", "-")
-    hint = ""
+    hint = " Leave the option out or give one." if kind == "empty" else ""
     if kind == "literal_error" and isinstance(problem["input"], str):
         hint = nearest(problem["input"], re.findall(r"'([^']+)'", expected))
     return f"--{label}: expected {expected}, found {problem['input']!r}.{hint}"

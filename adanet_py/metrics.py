@@ -17,6 +17,7 @@ CLASSIFICATION = ("binary", "multiclass")
 REGRESSION = ("regression",)
 TASKS = (*CLASSIFICATION, *REGRESSION)
 
+_ROUNDING = 1e-6  # relative; y comes from standardised float32
 _Function = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
 
 
@@ -208,12 +209,14 @@ def _row_percentage(y: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _row_squared_log(y: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Squared difference of log(1 + x); predictions below 0 count as 0 (scikit-learn raises)."""
-    if (y < 0).any():
-        raise DataError(
-            f"Metric 'rmsle' needs a target of 0 or more; the smallest value found is {y.min():g}. "
-            "Use another metric, such as rmse or mae."
-        )
+    """Squared difference of log(1 + x); predictions below 0 count as 0 (scikit-learn raises).
+
+    NaN where the target has a value below 0 (`check_values` says so before a search); the dust
+    that a round trip through float32 leaves of a 0 is a 0.
+    """
+    if (y < -_ROUNDING * np.abs(y).max(initial=0.0)).any():
+        return np.full(len(y), np.nan)
+    y = np.maximum(y, 0.0)
     return np.asarray((np.log1p(y) - np.log1p(np.maximum(value, 0))) ** 2)
 
 
@@ -363,6 +366,15 @@ def resolve_metric(name: str | None, task: str) -> Metric:
             f"but this task is {task}. Metrics for it: {fitting}."
         )
     return metric
+
+
+def check_values(metric: Metric, y: np.ndarray) -> None:
+    """Raise DataError where the metric is not defined for the numbers `y` [N] of a target."""
+    if metric.name == "rmsle" and (y < 0).any():
+        raise DataError(
+            f"Metric 'rmsle': expected a target of 0 or more, found {y.min():g}. Use another "
+            "metric, such as rmse or mae."
+        )
 
 
 def check_metric(name: str | None, task: str) -> None:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adanet_py.data.cells import numbers
 from adanet_py.data.columns import Column, infer_columns
 from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
 from adanet_py.data.source import ArraySource, write_arrays
 from adanet_py.data.splits import Split, make_split
 from adanet_py.data.table import read_table
 from adanet_py.data.target import Target, fit_target, infer_task
+from adanet_py.errors import ConfigError
 from adanet_py.journal import write_atomic
-from adanet_py.metrics import resolve_metric
+from adanet_py.metrics import METRICS, check_values, resolve_metric
 
 if TYPE_CHECKING:
     from adanet_py.config import SearchConfig
@@ -54,6 +56,17 @@ class Prepared:
 
 def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None) -> _Read:
     """Read and check the data: every error a user can make with it is raised here."""
+    splitting = {
+        "--split": config.split,
+        "--group": config.group,
+        "--time-column": config.time_column,
+    }
+    given = [option for option, column in splitting.items() if column is not None]
+    if len(given) > 1:
+        raise ConfigError(
+            f"Expected at most one of {', '.join(splitting)}, found {' and '.join(given)}. "
+            "Leave out all but one."
+        )
     table = read_table(
         data,
         target=config.target,
@@ -68,6 +81,8 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
     task = infer_task(table.target, config.task)
     metric = resolve_metric(config.metric, task).name
     target = fit_target(table.target, task)
+    if task == "regression":
+        check_values(METRICS[metric], numbers(table.target))
     columns, notes = infer_columns(table.frame, types=types, strict=config.strict)
     split = make_split(
         table.target,

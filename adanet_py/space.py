@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from adanet_py.errors import SpaceError, check_known
+from adanet_py.errors import SpaceError, check_known, nearest
 from adanet_py.records import Candidate, Knob, Scalar
 from adanet_py.space_file import MAX_BYTES, Domain, SpaceFile, Start, Where, parse, read_yaml
 from adanet_py.space_points import (
@@ -130,16 +130,18 @@ def load_space(
         text = yaml.safe_dump(json.loads(json.dumps(space)), sort_keys=False)
         where = Where("the space given")
         return _build(parse(space, where), where, registries, text)
-    path = Path(space)
-    if path.suffix in (".yaml", ".yml") or path.parent != Path("."):
+    path, names = Path(space), list_spaces()
+    if str(space) in names:
+        path = _folder() / f"{space}.yaml"
+    elif path.suffix in (".yaml", ".yml") or path.parent != Path(".") or path.exists():
         if not path.is_file():
             raise SpaceError(
-                f"Expected a space file at {path}, found none. Give the path of a .yaml file "
-                f"or one of: {', '.join(list_spaces())}."
+                f"Expected a space file at {path}, found {'a folder' if path.is_dir() else 'none'}."
+                f"{nearest(path.name, _beside(path))} Give the path of a .yaml file or one of: "
+                f"{', '.join(names)}."
             )
     else:
-        check_known("search space", str(space), list_spaces(), SpaceError)
-        path = _folder() / f"{space}.yaml"
+        check_known("search space", str(space), names, SpaceError)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SpaceError(
@@ -148,9 +150,17 @@ def load_space(
             )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path}: cannot be read as text: {error}.") from None
+        raise SpaceError(
+            f"{path}: cannot be read as text: {error}. Expected a YAML file."
+        ) from None
     value, where = read_yaml(text, str(path))
     return _build(parse(value, where), where, registries, text)
+
+
+def _beside(path: Path) -> list[str]:
+    folder = path.parent
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [p.name for p in found if p.suffix in (".yaml", ".yml")]
 
 
 def with_architectures(

@@ -226,7 +226,13 @@ def parse(value: Any, where: Where) -> SpaceFile:
         SpaceError: a key or value that is not expected, with line and the nearest known key.
     """
     if not isinstance(value, Mapping):
-        raise where.error((), f"expected a mapping with {_listed(SpaceFile)}, found {value!r}.")
+        found = "nothing" if value is None else repr(value)
+        found = found if len(found) <= 80 else found[:77] + "..."
+        raise where.error(
+            (),
+            f"expected a mapping with {_listed(SpaceFile)}, found {found}. "
+            "`spaces show tiny` prints one to start from.",
+        )
     try:
         return SpaceFile.model_validate(dict(value))
     except ValidationError as error:

@@ -73,6 +73,9 @@ def test_options_cannot_be_changed_afterwards():
         ({"targt": "y"}, r"Unknown option 'targt'\. Did you mean 'target'\?"),
         ({"time": 0}, "Time budget"),
         ({"target": 3}, r"--target: expected text, found 3"),
+        ({"target": " "}, r"--target: expected a value, found ' '\. Leave the option out"),
+        ({"out": ""}, r"--out: expected a value, found ''"),
+        ({"data": ""}, r"--data: expected a value, found ''"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_answered_in_our_words(options, message):

@@ -14,6 +14,7 @@ from adanet_py.metrics import (
     METRICS,
     TASKS,
     check_metric,
+    check_values,
     default_metric,
     per_row_loss,
     resolve_metric,
@@ -182,11 +183,22 @@ def test_weighted_median_with_whole_weights_is_the_median_of_repeated_values():
             assert weighted_median(values, repeat.astype(float)) == pytest.approx(expected)
 
 
-def test_rmsle_takes_negative_predictions_as_zero_and_refuses_a_negative_target():
+def test_rmsle_takes_negative_predictions_as_zero_and_is_undefined_for_a_negative_target():
     y = np.array([0.0, 3.0])
     assert score("rmsle", y, np.array([-5.0, 3.0])) == 0
-    with pytest.raises(DataError, match="smallest value found is -3"):
-        score("rmsle", -y, y)
+    assert np.isnan(score("rmsle", -y, y))
+    with pytest.raises(DataError, match="expected a target of 0 or more, found -3"):
+        check_values(METRICS["rmsle"], -y)
+    check_values(METRICS["rmsle"], y)
+    check_values(METRICS["rmse"], -y)
+
+
+def test_rmsle_of_a_zero_that_went_through_float32_is_that_of_a_zero():
+    y = np.array([0.0, 2.0, 1e6])
+    mean, scale = y.mean(), y.std()
+    back = ((y - mean) / scale).astype(np.float32).astype(float) * scale + mean
+    assert np.isfinite(score("rmsle", back, y))
+    assert score("rmsle", back, y) < 0.2
 
 
 @pytest.mark.parametrize("task", TASKS)

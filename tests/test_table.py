@@ -174,12 +174,18 @@ BAD_FILES: dict[str, tuple[str | bytes, str, str]] = {
     "semicolons": ("a;b;target\n1;2;x\n", "t.csv", "'a;b;target': it looks separated by semi"),
     "tabs": ("a\tb\ttarget\n1\t2\tx\n", "t.csv", "looks separated by tabs"),
     "commas": ("a,b,target\n1,2,x\n", "t.tsv", "looks separated by commas"),
+    "spaces": ("a b target\n1 2 x\n3 4 y\n", "t.csv", "looks separated by spaces"),
+    "decimal commas": (
+        "a, in m;b;target\n1,5;2;x\n2,5;3,7;y\n", "t.csv",
+        "found 2 columns, the first 'a': it looks separated by semicolons",
+    ),
+    "no header": ("1,2,x\n3,4,y\n5,6,y\n", "t.csv", "is the header line missing"),
     "names twice": ("a,b,a\n1,2,3\n", "t.csv", r"found 'a' 2 times \(columns 1, 3\)"),
     "long row": ("a,target\n1,x\n2,y\n1,2,y\n", "t.csv", "Expected 2 fields in line 4, saw 3"),
     "long first row": ("a,target\n1,2,x\n", "t.csv", "names 2 columns, the first row has 3"),
     "open quote": ('a,target\n1,"x\n2,y\n', "t.csv", "Check the delimiter and quotes"),
     "latin": ("a,target\n1,é\n".encode("latin1"), "t.csv", "expected UTF-8 text.*0xe9"),
-    "no gzip": ("a,b\n1,2\n", "t.csv.gz", "cannot be read: Not a gzipped file"),
+    "no gzip": ("a,b\n1,2\n", "t.csv.gz", "expected a file compressed with gzip.*take .gz off"),
     "cut gzip": (gzip.compress(os.urandom(900).hex().encode())[:500], "t.csv.gz", "cannot be read"),
     "no parquet": ("hello", "t.parquet", "cannot be read"),
     "no feather": ("hello", "t.feather", "cannot be read"),
@@ -216,7 +222,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "negative": ({"weight": "a"}, r"'a' \(weight\), row \d+: expected a number of at least 0"),
     "time": ({"time_column": "b"}, r"'b' \(time\), row 1: expected a date or a number"),
     "split": ({"split": "b"}, "row 1: expected train, valid or test, found"),
-    "no split": ({"split": "aa"}, r"expected a column or a file.* Did you mean 'a'\?"),
+    "no split": ({"split": "aa"}, r"a column of the DataFrame or a file.* Did you mean 'a'\?"),
     "group": ({"group": "c"}, r"no column 'c' \(group\)"),
 }  # fmt: skip
 

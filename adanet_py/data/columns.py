@@ -61,7 +61,10 @@ def infer_columns(
     notes.extend(f"Column {c.name!r} is not used: {c.reason}." for c in columns if _dropped(c))
     if all(_dropped(c) for c in columns):
         reasons = "; ".join(f"{c.name!r}: {c.reason}" for c in columns[:10])
-        raise DataError(f"Expected at least one usable feature column, found none ({reasons}).")
+        raise DataError(
+            f"Expected at least one usable feature column, found none ({reasons}). "
+            "Add columns to learn from."
+        )
     return tuple(columns), tuple(notes)
 
 

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import warnings
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,8 +23,18 @@ import pandas as pd
 from adanet_py.errors import DataError, nearest
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".feather", ".arrow")
+_REPLACE = "Give another file, or write this one again."
 _CELLS_PER_CHUNK = 1_500_000
-_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas", " ": "spaces"}
+_HINTS = {
+    ".xlsx": "Save the sheet as CSV.",
+    ".xls": "Save the sheet as CSV.",
+    ".ods": "Save the sheet as CSV.",
+    ".txt": "If it is a CSV file, rename it.",
+    ".dat": "If it is a CSV file, rename it.",
+    ".data": "If it is a CSV file, rename it.",
+    ".zip": "Unpack it first.",
+}
 
 
 def read_file(path: Path) -> pd.DataFrame:
@@ -34,21 +45,22 @@ def read_file(path: Path) -> pd.DataFrame:
     """
     name = path.name.lower()
     if not path.exists():
-        raise DataError(f"No such file: {path}.{_neighbour(path)}")
+        raise DataError(f"No such file: {path}. Expected the path of a table.{_neighbour(path)}")
     if path.is_dir():
         raise DataError(f"Expected a file, found a folder: {path}. Name a file in it.")
     if not name.endswith(SUFFIXES):
         raise DataError(
-            f"{path}: expected a file ending in {', '.join(SUFFIXES)}, found {path.suffix!r}."
+            f"{path}: expected a file ending in {', '.join(SUFFIXES)}, found {path.suffix!r}. "
+            + _HINTS.get(path.suffix.lower(), "Convert it, or read it and pass the DataFrame.")
         )
     if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty: expected a header line and rows.")
+        raise DataError(f"{path} is empty: expected a header line and rows. {_REPLACE}")
     if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-        return _read_text(path, "\t" if ".tsv" in name else ",")
+        return _read_text(path, "\t" if name.endswith((".tsv", ".tsv.gz")) else ",")
     try:
         frame = pd.read_parquet(path) if name.endswith(".parquet") else pd.read_feather(path)
     except (OSError, ValueError) as error:  # pyarrow's errors derive from these two
-        raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise DataError(f"{path} cannot be read: {_first_line(error)} {_REPLACE}") from error
     return frame
 
 
@@ -77,8 +89,13 @@ def _read_text(path: Path, delimiter: str) -> pd.DataFrame:
             f"{path}: expected UTF-8 text, found the byte {error.object[error.start]:#04x} that is "
             "none. Save the file as UTF-8, or read it with pandas and pass the DataFrame."
         ) from error
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
+    except gzip.BadGzipFile as error:
+        raise DataError(
+            f"{path}: expected a file compressed with gzip, found another. If it is plain text, "
+            "take .gz off its name."
+        ) from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {_first_line(error)} {_REPLACE}") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error, ValueError) as error:
         message = _first_line(error).removeprefix("Error tokenizing data. C error: ")
         raise DataError(
@@ -88,22 +105,23 @@ def _read_text(path: Path, delimiter: str) -> pd.DataFrame:
 
 def _read_header(path: Path, delimiter: str) -> list[str]:
     with _open(path) as file:
-        rows = (row for row in csv.reader(file, delimiter=delimiter) if row)
-        first = list(islice(rows, 2))
+        first = _first_rows(file, delimiter)
+        file.seek(0)
+        text = file.read(1 << 16)  # a quote of another delimiter may stay open to the end
     if not first or not any(cell.strip() for cell in first[0]):
-        raise DataError(f"{path} is empty: expected a header line with column names.")
+        raise DataError(f"{path} is empty: expected a header line and rows. {_REPLACE}")
     header = [cell.strip() or f"Unnamed: {i}" for i, cell in enumerate(first[0])]
-    if len(header) == 1:
-        for other, word in _OTHER_DELIMITERS.items():
-            if other != delimiter and other in header[0]:
-                raise DataError(
-                    f"{path}: expected columns separated by {_OTHER_DELIMITERS[delimiter]}, found "
-                    f"one column {header[0][:60]!r}: it looks separated by {word}. Save the file "
-                    "with commas (.csv) or tabs (.tsv), or read it with "
-                    f"pandas.read_csv({path.name!r}, sep={other!r}) and pass the DataFrame."
-                )
+    for other in _DELIMITERS:
+        if other != delimiter and _fits_better(_first_rows(io.StringIO(text), other), other, first):
+            seen = "one column" if len(header) == 1 else f"{len(header)} columns, the first"
+            raise DataError(
+                f"{path}: expected columns separated by {_DELIMITERS[delimiter]}, found {seen} "
+                f"{header[0][:60]!r}: it looks separated by {_DELIMITERS[other]}. Save the file "
+                "with commas (.csv) or tabs (.tsv), or read it with "
+                f"pandas.read_csv({path.name!r}, sep={other!r}) and pass the DataFrame."
+            )
     if len(first) == 1:
-        raise DataError(f"{path}: expected rows after the header line, found none.")
+        raise DataError(f"{path}: expected rows after the header line, found none. {_REPLACE}")
     if len(first[1]) > len(header):
         raise DataError(
             f"{path}: the header names {len(header)} columns, the first row has {len(first[1])} "
@@ -111,6 +129,21 @@ def _read_header(path: Path, delimiter: str) -> list[str]:
         )
     check_names(header, str(path))
     return header
+
+
+def _first_rows(file: TextIO, delimiter: str) -> list[list[str]]:
+    """The header and up to five rows, blank lines apart."""
+    return list(islice((row for row in csv.reader(file, delimiter=delimiter) if row), 6))
+
+
+def _fits_better(rows: list[list[str]], delimiter: str, first: list[list[str]]) -> bool:
+    """Whether `delimiter` splits the file into `rows` that look more like a table than `first`."""
+    header = len(rows[0])
+    alike = all(len(row) == header for row in rows)
+    if delimiter == " ":  # words of one column are separated by spaces as well
+        return len(first[0]) == 1 and header > 2 and alike and len(rows) > 2
+    uneven = any(len(row) != len(first[0]) for row in first)
+    return header > 1 and (len(first[0]) == 1 or (alike and uneven and header > len(first[0])))
 
 
 def check_names(names: list[str], where: str) -> None:

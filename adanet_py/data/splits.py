@@ -97,7 +97,7 @@ def make_split(
             f"Splitting by {' and by '.join(given)} at once is not possible: give one."
         )
     if folds is not None and not 1 <= folds <= n:
-        raise ConfigError(f"Folds: expected 1 (a hold-out) to {n} (rows), found {folds}.")
+        raise ConfigError(f"--folds: expected 1 (a hold-out) to {n} (rows), found {folds}.")
     if folds is not None and folds > 1 and (time is not None or split is not None):
         raise ConfigError(
             f"{folds} folds cannot be combined with a split by {given[0]}: leave folds out."
@@ -180,7 +180,7 @@ def _by_column(parts: NDArray[Any]) -> Split:
     sides = [np.flatnonzero(parts == name) for name in ("train", "valid", "audit")]
     for name, rows in zip(("train", "valid"), sides, strict=False):
         if not rows.size:
-            raise DataError(f"The split given has no row {name!r}: expected some.")
+            raise DataError(f"The split given has no row {name!r}: expected some. Mark rows so.")
     return _holdout(sides[0], sides[1], sides[2], "as given")
 
 

@@ -76,7 +76,7 @@ def read_table(
     check_names(names, name)
     frame.columns = pd.Index(names, dtype=object)
     if not len(frame):
-        raise DataError(f"{name}: expected rows, found none.")
+        raise DataError(f"{name}: expected rows, found none. Add rows.")
     if require_target and target is None:
         target = _default_target(names, name)
     if target is not None and (require_target or target in frame):
@@ -113,7 +113,7 @@ def read_table(
     if not features.shape[1]:
         raise DataError(
             f"{name}: expected at least one feature column beside "
-            f"{', '.join(sorted(map(repr, gone - {None})))}, found none."
+            f"{', '.join(sorted(map(repr, gone - {None})))}, found none. Add columns to learn from."
         )
     if rows is not None and not rows.all():
         features = features[rows]
@@ -187,10 +187,12 @@ def _default_target(names: list[str], where: str) -> str:
     found = [n for n in names if n.lower() in _TARGET_NAMES]
     if len(found) == 1:
         return found[0]
-    why = f"several could be ({', '.join(found)})" if found else "none is called target or class"
+    why = f"Several could be ({', '.join(found)})"
+    if not found:
+        why = f"None is called {', '.join(_TARGET_NAMES[:-1])} or {_TARGET_NAMES[-1]}"
     raise DataError(
-        f"{where}: which column is the target? {why[0].upper()}{why[1:]}. Name it with --target "
-        f"(target=...). Columns: {_list(names)}."
+        f"{where}: which column is the target? {why}. Name it with --target (target=...). "
+        f"Columns: {_list(names)}.{_no_header(names)}"
     )
 
 
@@ -198,13 +200,24 @@ def _check_column(column: str, names: list[str], role: str, where: str) -> None:
     if column not in names:
         raise DataError(
             f"{where} has no column {column!r} ({role}).{nearest(column, names)} "
-            f"Columns: {_list(names)}."
+            f"Columns: {_list(names)}.{_no_header(names)}"
         )
+
+
+def _no_header(names: list[str]) -> str:
+    """A hint where the names look like cells of a first row."""
+    if 2 * sum(cells.number(n) is not None for n in names) > len(names) > 1:
+        return " They look like values: is the header line missing?"
+    return ""
 
 
 def _list(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:40]) + (f" and {len(listed) - 40} more" if len(listed) > 40 else "")
+
+
+def _such_rows(at: NDArray[np.int64]) -> str:
+    return f"({at.size:,} such row{'s' if at.size > 1 else ''})"
 
 
 def _read_target(labels: pd.Series[Any], strict: bool) -> tuple[pd.Series[Any], list[str]]:
@@ -215,7 +228,8 @@ def _read_target(labels: pd.Series[Any], strict: bool) -> tuple[pd.Series[Any], 
             row = cells.row_number(labels.index, int(infinite[0]))
             raise DataError(
                 f"The target {labels.name!r}, row {row}: expected a finite number, found "
-                f"{labels.iloc[int(infinite[0])]}."
+                f"{labels.iloc[int(infinite[0])]}. Correct it, or leave the cell empty to leave "
+                "the row out."
             )
         return labels, []
     found = cells.factor(labels)
@@ -248,7 +262,10 @@ def _read_target(labels: pd.Series[Any], strict: bool) -> tuple[pd.Series[Any], 
 def _missing_rows(labels: pd.Series[Any], present: NDArray[np.bool_]) -> list[str]:
     missing = int((~present).sum())
     if missing == len(labels):
-        raise DataError(f"The target {labels.name!r} has no value in any of {missing} rows.")
+        raise DataError(
+            f"The target {labels.name!r}: expected values, found none in any of {missing} rows. "
+            "Choose another target, or fill it in."
+        )
     if not missing:
         return []
     first = cells.row_number(labels.index, int(np.flatnonzero(~present)[0]))
@@ -264,7 +281,7 @@ def _no_gaps(series: pd.Series[Any], role: str) -> pd.Series[Any]:
         row = cells.row_number(series.index, int(at[0]))
         raise DataError(
             f"Column {series.name!r} ({role}), row {row}: expected a value, found none "
-            f"({at.size} such rows)."
+            f"{_such_rows(at)}. Fill it in, or choose another column."
         )
     return series
 
@@ -276,10 +293,14 @@ def _read_weight(series: pd.Series[Any]) -> pd.Series[Any]:
         row, value = cells.row_number(series.index, int(bad[0])), series.iloc[int(bad[0])]
         raise DataError(
             f"Column {series.name!r} (weight), row {row}: expected a number of at least 0, found "
-            f"{'no value' if pd.isna(value) else repr(cells.key(value))} ({bad.size} such rows)."
+            f"{'no value' if pd.isna(value) else repr(cells.key(value))} {_such_rows(bad)}. "
+            "Correct it, or choose another column."
         )
     if not values.any():
-        raise DataError(f"Column {series.name!r} (weight): expected some above 0, found only 0.")
+        raise DataError(
+            f"Column {series.name!r} (weight): expected some above 0, found only 0. "
+            "Choose another column."
+        )
     return pd.Series(values, index=series.index, name=series.name)
 
 
@@ -298,7 +319,7 @@ def _read_time(series: pd.Series[Any]) -> pd.Series[Any]:
         raise DataError(
             f"Column {series.name!r} (time), row {cells.row_number(series.index, at)}: expected a "
             f"date or a number, found {'no value' if pd.isna(value) else repr(cells.key(value))} "
-            f"({gaps.size} such rows)."
+            f"{_such_rows(gaps)}. Correct it, or choose another column."
         )
     return pd.Series(values, index=series.index, name=series.name)
 
@@ -323,8 +344,8 @@ def _read_split(frame: pd.DataFrame, split: str, where: str) -> pd.Series[Any]:
         series = series.set_axis(frame.index)
     else:
         raise DataError(
-            f"Split {split!r}: expected a column or a file, found neither."
-            f"{nearest(split, map(str, frame.columns))}"
+            f"Split {split!r}: expected a column of {where} or a file, found neither."
+            f"{nearest(split, map(str, frame.columns))} Columns: {_list(map(str, frame.columns))}."
         )
     found = cells.factor(series)
     parts = [_PARTS.get(cells.key(v).lower(), "") for v in found.values]
@@ -334,6 +355,6 @@ def _read_split(frame: pd.DataFrame, split: str, where: str) -> pd.Series[Any]:
         row, value = cells.row_number(series.index, int(bad[0])), series.iloc[int(bad[0])]
         raise DataError(
             f"Split {origin}, row {row}: expected train, valid or test, found "
-            f"{'no value' if pd.isna(value) else repr(cells.key(value))} ({bad.size} such rows)."
+            f"{'no value' if pd.isna(value) else repr(cells.key(value))} {_such_rows(bad)}."
         )
     return pd.Series(words, index=frame.index, name="split")

@@ -99,11 +99,12 @@ def infer_task(target: pd.Series[Any], task: str = "auto") -> str:
         return task
     distinct = len(used) if numeric else len({cells.key(found.values[i]) for i in used})
     if distinct == 0:
-        raise DataError(f"The target {target.name!r} has no value in any row.")
+        raise DataError(f"The target {target.name!r} has no value in any row. Choose another.")
     if distinct == 1:
         raise DataError(
             f"The target {target.name!r}: expected at least two different values, found only "
-            f"{found.values[used[0]]!r} in all {len(target)} rows."
+            f"{found.values[used[0]]!r} in all {rows} rows. Choose another target, or add rows "
+            "with another value."
         )
     if task == "binary" and distinct != 2:
         raise DataError(
