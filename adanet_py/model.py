@@ -185,9 +185,13 @@ class Model:
                     for n, v in member.arrays.items()
                     if n.startswith(prefix)
                 }
-                if set(module.state_dict()) != set(state):
-                    raise RunError(f"The model file does not hold the weights of a {name} network.")
-                module.load_state_dict(state)
+                try:
+                    module.load_state_dict(state)
+                except RuntimeError:
+                    raise RunError(
+                        f"The model file does not hold the weights of the {name} network it names. "
+                        "Use an intact copy."
+                    ) from None
                 modules.append(module.eval())
             scaling = "quantile"
             if member.kind == "network":

@@ -110,7 +110,7 @@ def search(
     """
     started = time.monotonic()
     config = config or SearchConfig()
-    own = dict(architectures or {})
+    own = _own(architectures)
     notify = on_event or (lambda event: None)
     chosen = find_controller(controller if controller is not None else config.controller)
     searched = _space(space if space is not None else config.space, own)
@@ -171,6 +171,20 @@ def resume(
         architectures=architectures,
         on_event=on_event,
     )
+
+
+def _own(architectures: Mapping[str, Architecture] | None) -> dict[str, Architecture]:
+    """Architectures given by the user, checked for what every architecture needs."""
+    own = dict(architectures or {})
+    for name, architecture in own.items():
+        lacking = [k for k in ("batch_size", "scaling") if k not in architecture.static]
+        if lacking:
+            raise ConfigError(
+                f"Architecture {name!r}: expected the static knob {lacking[0]!r}, found none. Add "
+                "the shared ones: static={**SHARED_STATIC, ...} "
+                "(adanet_py.architectures.architecture)."
+            )
+    return own
 
 
 def _space(space: Any, architectures: Mapping[str, Architecture]) -> SearchSpace:

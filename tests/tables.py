@@ -34,3 +34,20 @@ def timeless(run):
     """The leaderboard of a run as text, without the columns a clock fills."""
     frame = pd.read_csv(run / "leaderboard.csv")
     return frame.drop(columns=CLOCKS).to_csv(index=False)
+
+
+def check_here(folder, prepared, result, architectures):
+    """As `export.start_check`, but the model is reloaded in this process: three seconds less."""
+    from safetensors.numpy import load_file
+
+    from adanet_py import export, model
+    from adanet_py.folder import candidate_file
+
+    path = folder / "model.adanet.new"
+    export.make_model(folder, prepared, result, architectures).save(path)
+    loaded = model.load(path, architectures=architectures)
+    stored = load_file(candidate_file(folder, result.candidate.id))
+    expected, fold = export.probe(prepared, stored["predictions/validation"])
+    frame = pd.read_feather(folder / "cache" / "probe.feather")
+    difference = model.verify(loaded, frame, fold.tolist(), expected)
+    return export.Check(result, path, None, difference)
