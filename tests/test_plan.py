@@ -19,7 +19,6 @@ from adanet_py.training.engines.program import build_module
 
 SIZES = [
     pytest.param({}, id="default"),
-    pytest.param({"width": 16, "depth": 1}, id="small"),
     pytest.param({"width": 128, "depth": 4}, id="large"),
 ]
 

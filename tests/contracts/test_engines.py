@@ -135,7 +135,7 @@ def test_a_candidate_trains_alone_as_in_a_group(
 ) -> None:
     program = mixed(architecture, folds=folds)
     group = trace(engine_name, program)
-    for k in range(len(MIXED)):
+    for k in (0, 3):
         alone = trace(engine_name, mixed(architecture, folds=folds, order=[k]))
         for part in (0, 1):
             for what in ("valid", "same"):
