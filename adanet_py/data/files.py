@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
+from adanet_py.data.cells import number
 from adanet_py.errors import DataError, nearest
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".feather", ".arrow")
@@ -146,6 +147,13 @@ def _fits_better(rows: list[list[str]], delimiter: str, first: list[list[str]]) 
     return header > 1 and (len(first[0]) == 1 or (alike and uneven and header > len(first[0])))
 
 
+def suspect_header(names: list[str]) -> str:
+    """A hint where the names look like the cells of a first row, or an empty string."""
+    if 2 * sum(number(n) is not None for n in names) > len(names) > 1:
+        return " They look like values: is the header line missing?"
+    return ""
+
+
 def check_names(names: list[str], where: str) -> None:
     """Raise DataError if two columns have one name."""
     seen: set[str] = set()
@@ -155,6 +163,7 @@ def check_names(names: list[str], where: str) -> None:
         raise DataError(
             f"{where}: expected every column to have its own name, found {twice[0]!r} "
             f"{len(places)} times (columns {', '.join(map(str, places))}). Rename or remove one."
+            + suspect_header(names)
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from adanet_py.data import cells
 from adanet_py.data.columns import KINDS, Column, infer_columns
-from adanet_py.data.files import check_names, read_file
+from adanet_py.data.files import check_names, read_file, suspect_header
 from adanet_py.data.target import Target, fit_target, infer_task
 from adanet_py.errors import DataError, nearest
 
@@ -192,7 +192,7 @@ def _default_target(names: list[str], where: str) -> str:
         why = f"None is called {', '.join(_TARGET_NAMES[:-1])} or {_TARGET_NAMES[-1]}"
     raise DataError(
         f"{where}: which column is the target? {why}. Name it with --target (target=...). "
-        f"Columns: {_list(names)}.{_no_header(names)}"
+        f"Columns: {_list(names)}.{suspect_header(names)}"
     )
 
 
@@ -200,15 +200,8 @@ def _check_column(column: str, names: list[str], role: str, where: str) -> None:
     if column not in names:
         raise DataError(
             f"{where} has no column {column!r} ({role}).{nearest(column, names)} "
-            f"Columns: {_list(names)}.{_no_header(names)}"
+            f"Columns: {_list(names)}.{suspect_header(names)}"
         )
-
-
-def _no_header(names: list[str]) -> str:
-    """A hint where the names look like cells of a first row."""
-    if 2 * sum(cells.number(n) is not None for n in names) > len(names) > 1:
-        return " They look like values: is the header line missing?"
-    return ""
 
 
 def _list(names: Iterable[str]) -> str:
