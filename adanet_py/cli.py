@@ -212,9 +212,12 @@ def _show_result(found: Any, as_json: bool) -> None:
         return
     _show_leaderboard(found.leaderboard, 10)
     print()
-    best = summary["best"] or {}
-    print(f"Best:   {best.get('architecture')} {best.get('id')}, {summary['metric']} "
-          f"{summary['validation']:.6g} on validation rows")  # fmt: skip
+    best = summary["best"]
+    if best is None:
+        print("Best:   no network was trained to a usable end; the model is a baseline")
+    else:
+        print(f"Best:   {best['architecture']} {best['id']}, {summary['metric']} "
+              f"{summary['validation']:.6g} on validation rows")  # fmt: skip
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "
           f"in {duration(summary['seconds'])}")  # fmt: skip

@@ -25,7 +25,7 @@ class ConfigError(AdanetError):
 
 
 class RunError(AdanetError):
-    """A run folder or model file cannot be used (missing, locked, corrupt, from a newer version)."""
+    """A run folder or model file cannot be used (missing, locked, damaged, too new)."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -119,7 +119,11 @@ def prepare(found: _Read, folder: Path, class_weight: str = "none") -> Prepared:
     if class_weight == "balanced" and found.task != "regression":
         counts = np.bincount(y[rows], minlength=len(found.target.classes))
         balance = tuple(float(v) for v in len(rows) / (len(counts) * np.maximum(counts, 1)))
-    notes = (*found.notes, *preprocessor.notes, f"Split: {split.how}.")
+    told = (
+        f"Task: {found.task}, target {table.target.name!r}, metric {found.metric}.",
+        describe_columns(found.columns),
+    )
+    notes = (*told, *found.notes, *preprocessor.notes, f"Split: {split.how}.")
     split.save(folder / "split.npz")
     write_arrays(folder / "cache", features, y, weight, preprocessor.spec(found.target))
     probe = table.frame.iloc[probe_rows(split)].reset_index(drop=True)
@@ -162,3 +166,13 @@ def probe_rows(split: Split) -> np.ndarray:
     """Validation rows the saved model is checked on, as many of every fold."""
     each = max(1, PROBE_ROWS // len(split.valid))
     return np.sort(np.concatenate([v[:each] for v in split.valid]))
+
+
+def describe_columns(columns: tuple[Column, ...], shown: int = 6) -> str:
+    """One line: how many columns are of which kind, and their first names."""
+    parts = []
+    for kind in dict.fromkeys(c.kind for c in columns if c.kind != "dropped"):
+        names = [c.name for c in columns if c.kind == kind]
+        listed = ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+        parts.append(f"{len(names)} {kind} ({listed})")
+    return f"Columns: {'; '.join(parts)}."

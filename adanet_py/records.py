@@ -60,7 +60,8 @@ class Knob:
     def allows(self, value: Scalar) -> bool:
         """Whether `value` lies in the legal domain."""
         if self.choices is not None:
-            return any(value == c and isinstance(value, bool) == isinstance(c, bool) for c in self.choices)
+            same = (c for c in self.choices if isinstance(value, bool) == isinstance(c, bool))
+            return any(value == c for c in same)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if isinstance(self.default, int) and not float(value).is_integer():
@@ -75,8 +76,8 @@ class Candidate:
     """What to train: plain values only, identified by the hash of its content.
 
     `static` decides shapes and the graph (depth, width, norm, batch size ...) and with
-    `architecture` and `optimizer` chooses the program; `numeric` (learning rate, decay, dropout ...)
-    is data, one value per member of a fused group. `parent` and `move` name where it came from.
+    `architecture` and `optimizer` chooses the program; `numeric` (learning rate, decay, dropout
+    ...) is data, one value per member of a fused group. `parent` and `move` name its origin.
     """
 
     architecture: str
@@ -90,9 +91,7 @@ class Candidate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "static", dict(sorted(self.static.items())))
-        object.__setattr__(
-            self, "numeric", {k: float(v) for k, v in sorted(self.numeric.items())}
-        )
+        object.__setattr__(self, "numeric", {k: float(v) for k, v in sorted(self.numeric.items())})
 
     @cached_property
     def id(self) -> str:

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -42,7 +43,8 @@ def split(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     listed = json.loads((folder / "datasets.json").read_text())
     entries = listed["datasets"] if isinstance(listed, dict) and "datasets" in listed else listed
     about = next(e for e in entries if e["name"] == name)
-    path = next(p for p in (folder / about["file"], folder / "tables" / about["file"]) if p.exists())
+    places = (folder / about["file"], folder / "tables" / about["file"])
+    path = next(p for p in places if p.exists())
     frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
     frame = frame.drop(columns=about.get("drop_columns") or [])
     labels = None if about["task"] == "regression" else frame[about["target"]]
@@ -72,7 +74,7 @@ def tree_memory(root: int) -> float:
     return total / 1024
 
 
-def run(command: list[str]) -> tuple[dict[str, object], float, float]:
+def run(command: list[str]) -> tuple[dict[str, Any], float, float]:
     """The JSON object a search prints last, its wall seconds, and its peak memory in MB."""
     start, peak, done = time.monotonic(), [0.0], threading.Event()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -92,7 +94,7 @@ def run(command: list[str]) -> tuple[dict[str, object], float, float]:
     return json.loads(out.strip().splitlines()[-1]), seconds, peak[0]
 
 
-def bench(folder: Path, name: str, budget: str, seed: int, options: list[str]) -> dict[str, object]:
+def bench(folder: Path, name: str, budget: str, seed: int, options: list[str]) -> dict[str, Any]:
     """One row of the table of record."""
     import adanet_py
     from adanet_py.run import leaderboard
@@ -114,22 +116,39 @@ def bench(folder: Path, name: str, budget: str, seed: int, options: list[str]) -
         latency = (time.perf_counter() - start) * 1e3
         board = leaderboard(Path(scratch) / "run")
     best = summary["best"] or {}
-    row: dict[str, object] = {"table": name, "rows": len(train), "seed": seed, "seconds": round(seconds, 1)}
-    row |= {"peak_mb": round(peak), "candidates": summary["candidates"], "best": best.get("architecture")}  # type: ignore[attr-defined]
-    row |= {"n_params": best.get("n_params"), "validation": summary["validation"], "metric": metric}  # type: ignore[attr-defined]
-    row |= {"predict_1000_ms": round(latency, 1)}
-    boosting = board[board["architecture"] == "hist_gradient_boosting"]["validation"]
-    row["boosting_validation"] = float(boosting.iloc[0]) if len(boosting) else None
-    for i, (m, floor) in enumerate(floors.items(), start=1):
+    boosting = board.loc[board["architecture"] == "hist_gradient_boosting", "validation"]
+    row = {
+        "table": name,
+        "rows": len(train),
+        "seed": seed,
+        "seconds": round(seconds, 1),
+        "peak_mb": round(peak),
+        "predict_1000_ms": round(latency, 1),
+        "candidates": summary["candidates"],
+        "best": best.get("architecture"),
+        "n_params": best.get("n_params"),
+        "metric": metric,
+        "validation": f"{summary['validation']:.5g}" if best else None,
+        "audit": f"{summary['audit']:.5g}" if best and summary["audit"] is not None else None,
+        "boosting_validation": f"{boosting.iloc[0]:.5g}" if len(boosting) else None,
+    }
+    for m, floor in floors.items():
         reached = scores[m] >= floor if m in HIGHER else scores[m] <= floor
-        row |= {f"test_{i}": f"{m} {scores[m]:.5g}", f"floor_{i}": f"{floor:g}", f"reached_{i}": bool(reached)}
+        row[f"test {m}"] = (
+            f"{scores[m]:.5g} ({'at least' if m in HIGHER else 'at most'} {floor:g}: "
+        )
+        row[f"test {m}"] += "reached)" if reached else "MISSED)"
+    row["test"] = "; ".join(f"{k[5:]} {row.pop(k)}" for k in list(row) if k.startswith("test "))
     return row
 
 
 def main() -> None:
     """Run the benchmark; see the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("ADANET_SHARED_DATA", "../shared/data")))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = Path(os.environ.get("ADANET_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--time", default="60s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(TABLES))
@@ -140,15 +159,23 @@ def main() -> None:
     for name in args.only or TABLES:
         rows.append(bench(args.data, name, args.time, args.seed, args.options))
         print(json.dumps(rows[-1]), flush=True)
-    frame = pd.DataFrame(rows)
-    out = args.out or (None if args.only else Path(__file__).parents[1] / "results" / "tables")
-    if out is not None:
-        frame.to_csv(out.with_suffix(".csv"), index=False)
-        cores = len(os.sched_getaffinity(0))
-        head = f"`{' '.join(['python', *sys.argv])}`, {cores} cores, {platform.machine()}\n\n"
-        lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
-        lines += ["| " + " | ".join("" if v is None or v != v else str(v) for v in r) + " |" for r in frame.itertuples(index=False)]
-        out.with_suffix(".md").write_text(head + "\n".join(lines) + "\n")
+    default = None if args.only else Path(__file__).parents[1] / "results" / "tables"
+    write(pd.DataFrame(rows), args.out or default)
+
+
+def write(frame: pd.DataFrame, stem: Path | None) -> None:
+    """Write the table as CSV and Markdown, with the command and the machine."""
+    if stem is None:
+        return
+    stem.parent.mkdir(exist_ok=True)
+    frame.to_csv(stem.with_suffix(".csv"), index=False)
+    cores = len(os.sched_getaffinity(0))
+    command = " ".join(["python", "scripts/bench_tables.py", *sys.argv[1:]])
+    lines = [f"Made by `{command}` on {cores} cores ({platform.machine()}), no GPU.", ""]
+    lines += ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
+    for row in frame.itertuples(index=False):
+        lines.append("| " + " | ".join("" if pd.isna(v) else str(v) for v in row) + " |")
+    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

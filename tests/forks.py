@@ -46,12 +46,13 @@ class Forks:
 
 
 def _serve():
+    from tables import check_here
+
     import adanet_py
     import adanet_py.run
     import adanet_py.training.jobs
     from adanet_py import loop, saving
     from adanet_py.errors import AdanetError
-    from tables import check_here
 
     for name in ("pandas", "sklearn.ensemble", "sklearn.linear_model", "pyarrow.feather"):
         __import__(name)

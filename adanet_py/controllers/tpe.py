@@ -18,3 +18,4 @@ def _sampler(seed: int) -> TPESampler:
 
 
 propose = from_sampler(_sampler)
+propose.__module__ = __name__  # what this module says is what `list controllers` shows
