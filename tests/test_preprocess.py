@@ -347,3 +347,30 @@ def test_prediction_needs_no_scikit_learn(fitted: Preprocessor, tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_cells_of_another_kind_are_named_but_missing_ones_are_not() -> None:
+    frame = pd.DataFrame(
+        {
+            "size": np.linspace(0.5, 9.1, 40),
+            "member": ["yes", "no"] * 20,
+            "when": pd.date_range("2020-01-01", periods=40).strftime("%Y-%m-%d"),
+            "colour": ["red", "blue"] * 20,
+        }
+    )
+    columns, _ = infer_columns(frame)
+    fitted = fit_preprocessor(frame, columns)
+    assert fitted.doubts(frame) == ()
+    odd = frame.head(4).astype(object)
+    odd["size"] = ["1.5", "oops", "NA", ""]
+    odd["member"] = ["perhaps", "true", None, "no"]
+    odd["when"] = ["2020-01-01", None, "soon", "later"]
+    odd["colour"] = ["violet"] * 4  # an unseen category is no mistake
+    assert fitted.doubts(odd) == (
+        "Column 'size': expected a number, found 'oops' in row 2: treated as missing "
+        "(1 of 4 cells).",
+        "Column 'member': expected 'no' or 'yes', found 'perhaps' in row 1: treated as missing "
+        "(1 of 4 cells).",
+        "Column 'when': expected a date, found 'soon' in row 3: treated as missing (2 of 4 cells).",
+    )
+    assert fitted.doubts(frame.assign(size=1)) == ()

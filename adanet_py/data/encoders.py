@@ -44,6 +44,13 @@ class Encoder:
     start: float = 0.0
     indicator: bool = False
 
+    @property
+    def expected(self) -> str:
+        """What a cell should hold, for people."""
+        if self.kind == "boolean":
+            return f"{self.values[0]!r} or {self.values[1]!r}"
+        return {"numeric": "a number", "date": "a date"}.get(self.kind, "text")
+
     @cached_property
     def codes(self) -> dict[str, int]:
         """Category value to code, from 1."""
@@ -102,6 +109,19 @@ def _read_text(encoder: Encoder, series: pd.Series[Any]) -> list[NDArray[np.floa
 READERS = {
     "numeric": _read_numeric, "boolean": _read_boolean, "date": _read_date, "text": _read_text
 }  # fmt: skip
+
+
+def unreadable(encoder: Encoder, series: pd.Series[Any]) -> NDArray[np.int64]:
+    """Positions of the cells that hold something, but not what the column holds."""
+    if encoder.kind not in ("numeric", "boolean", "date"):
+        return np.empty(0, dtype=np.int64)
+    if encoder.kind == "numeric" and cells.holds_numbers(series):
+        return np.empty(0, dtype=np.int64)
+    read = READERS[encoder.kind](encoder, series)[0]
+    found = cells.factor(series)
+    numbers = [cells.number(v) for v in found.values]
+    word = np.append([v is None or not math.isnan(v) for v in numbers], False)[found.codes]
+    return np.flatnonzero(np.isnan(read) & word.astype(bool))
 
 
 def read_category(encoder: Encoder, series: pd.Series[Any]) -> NDArray[np.int32]:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from adanet_py.data import cells
 from adanet_py.data.columns import Column
-from adanet_py.data.encoders import FITTERS, READERS, Encoder, read_category
+from adanet_py.data.encoders import FITTERS, READERS, Encoder, read_category, unreadable
 from adanet_py.data.scaling import bin_edges
 from adanet_py.data.target import Target
 from adanet_py.errors import DataError, RunError, nearest
@@ -74,6 +75,21 @@ class Preprocessor:
             rows = slice(start, start + _CHUNK)
             self._fill(frame.iloc[rows], {name: array[rows] for name, array in out.items()})
         return out
+
+    def doubts(self, frame: pd.DataFrame) -> tuple[str, ...]:
+        """A note per column with cells that are not empty but that `transform` reads as missing."""
+        frame = self._checked(frame)
+        notes = []
+        for position, encoder in enumerate(self.encoders):
+            at = unreadable(encoder, frame.iloc[:, position])
+            if at.size:
+                value = cells.key(frame.iat[int(at[0]), position])
+                notes.append(
+                    f"Column {encoder.name!r}: expected {encoder.expected}, found {value!r} in row "
+                    f"{cells.row_number(frame.index, int(at[0]))}: treated as missing ({at.size} "
+                    f"of {len(frame)} cells)."
+                )
+        return tuple(notes)
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         names = [str(c) for c in frame.columns]
