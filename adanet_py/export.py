@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +36,21 @@ class Check:
     process: subprocess.Popen[bytes] | None
     difference: float | None = None
     message: str = ""
+    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
 
-    def done(self, wait: float | None = 0.0) -> bool:
-        """Whether the check has ended, waiting up to `wait` seconds for it (None: as long)."""
+    def done(self, wait: float = 0.0) -> bool:
+        """Whether the check has ended, waiting up to `wait` seconds for it."""
         if self.process is None:
             return True
         try:
-            out, err = self.process.communicate(timeout=wait)
+            if self.process.poll() is None:  # `communicate` never looks when it may not wait
+                self.process.wait(wait)
         except subprocess.TimeoutExpired:
             return False
+        out, err = self.process.communicate()
         self.process = None
+        self.seconds = time.monotonic() - self.started
         try:
             self.difference = float(json.loads(out)["difference"])
         except (ValueError, KeyError):

@@ -54,6 +54,7 @@ KEPT = 20  # candidates whose weights stay on disk
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
+LAST_SECONDS = 4.0  # of a time budget, at least, where it is not tiny
 CHECKPOINT_SECONDS = 5.0  # between two of a group
 INTERRUPTED = "interrupted"
 CHECK_SECONDS = 1.5  # of the reserve that the last check of the model needs at least
@@ -100,7 +101,7 @@ class Search:
             self.architectures,
             self._journal,
             self.note,
-            pause=max(10.0, 0.25 * (self.config.time or 240.0)),
+            pause=max(30.0, 0.4 * (self.config.time or 150.0)),
         )
 
     @property
@@ -115,8 +116,10 @@ class Search:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for scoring, saving and checking at the end."""
-        return 0.0 if self.config.time is None else min(4.0, 0.3 * self.config.time)
+        """Seconds kept for scoring, saving and checking at the end, as long as a check took."""
+        if self.config.time is None:
+            return 0.0
+        return min(max(LAST_SECONDS, self.saver.seconds), 0.6 * self.config.time)
 
     def left(self) -> float:
         """Seconds until training must end."""
@@ -139,6 +142,7 @@ class Search:
             self._end_jobs()
             while not (self.interrupted or self.left() <= 0 or baselines.wait(0.1)):
                 self._drain(baselines)
+                self._save_best()
             self._drain(baselines)
             reason = INTERRUPTED if self.interrupted else reason
             self._finish(reason)
@@ -372,9 +376,12 @@ class Search:
 
     def _finish(self, reason: str) -> None:
         """Save the best, write the tables, close the journal."""
-        self.saver.finish(self.state.finished(), self.state.baselines)
-        evict(self.folder, self.state.all_results(), KEPT)
-        write_tables(self.folder, self.prepared, self.state)
+
+        def tables() -> None:
+            evict(self.folder, self.state.all_results(), KEPT)
+            write_tables(self.folder, self.prepared, self.state)
+
+        self.saver.finish(self.state.finished(), self.state.baselines, meanwhile=tables)
         if reason != INTERRUPTED:
             self._journal("stop", {"reason": reason})
             tidy(self.folder)

@@ -38,6 +38,7 @@ class Saver:
     note: Callable[[str], None]
     pause: float
     saved: Result | None = None
+    seconds: float = 0.0  # that the longest check so far took
     _check: Check | None = None
     _tries: dict[str, int] = field(default_factory=dict)
     _last: float = -math.inf
@@ -67,18 +68,29 @@ class Saver:
         if due and not (late and self.saved is not None):
             self._start(best)
 
-    def finish(self, networks: Sequence[Result], baselines: Sequence[Result]) -> None:
-        """Wait until the model saved is the best there is."""
+    def finish(
+        self,
+        networks: Sequence[Result],
+        baselines: Sequence[Result],
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wait until the model saved is the best there is; `meanwhile` is done in that time."""
+        waited = False
         while (best := self.choose(networks, baselines)) and not self._is_saved(best):
             if self._check is not None and self._check.result.candidate.id != best.candidate.id:
                 self.cancel()
             if self._check is None and not self._start(best):
                 continue
             assert self._check is not None
+            if not waited:
+                meanwhile()
+                waited = True
             if not self._check.done(LONGEST_CHECK):
                 self._check.message = f"it did not answer within {LONGEST_CHECK:.0f} s"
             self._take(self._check)
         self.cancel()
+        if not waited:
+            meanwhile()
 
     def cancel(self) -> None:
         """Give up the running check."""
@@ -106,6 +118,7 @@ class Saver:
     def _take(self, check: Check) -> None:
         """Put a checked model in place, or say why not."""
         self._check = None
+        self.seconds = max(self.seconds, check.seconds)
         if check.good:
             self.journal("model", accept(check))
             self.saved = check.result
