@@ -290,6 +290,8 @@ def predict(
 
     features = read_table(data, require_target=False).frame
     frame = pd.DataFrame({"prediction": loaded.predict(features)})
+    for note in loaded.preprocessor.doubts(features):
+        say(f"note: {note}")
     if proba:
         columns = [f"probability_{c}" for c in loaded.classes]
         frame = frame.join(pd.DataFrame(loaded.predict_proba(features), columns=columns))

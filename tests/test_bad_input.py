@@ -537,6 +537,17 @@ def test_rows_without_a_target_are_dropped_and_stray_words_are_missing_and_both_
     assert any("'size' holds numbers, but row 11 is 'tallish': treated as mis" in n for n in notes)
 
 
+def test_a_stray_word_in_a_table_to_predict_is_missing_and_said(here):
+    rows(size=(11, "tallish")).to_csv(here / "t.csv", index=False)
+    done = CliRunner().invoke(cli.app, ["predict", "run", "t.csv"])
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) == 121
+    assert done.stderr == (
+        "note: Column 'size': expected a number, found 'tallish' in row 11: treated as missing "
+        "(1 of 120 cells).\n"
+    )
+
+
 # ---------------------------------------------------------------- a process of its own
 
 

@@ -32,6 +32,7 @@ BOARD = pd.DataFrame(
 
 class FakeModel:
     task, classes = "binary", ("no", "yes")
+    preprocessor = SimpleNamespace(doubts=lambda frame: ())
 
     def predict(self, frame):
         return np.array(["yes" if v > 0 else "no" for v in frame["x"]])
