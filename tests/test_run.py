@@ -189,7 +189,7 @@ def test_a_controller_function(tmp_path):
 
     options = {**QUICK, "candidates": 12}
     found = adanet_py.search(table(), controller=mine, out=tmp_path / "run", **options)
-    assert len(calls) == 1  # the first group holds the starting point and its neighbours
+    assert calls == [(0, 8), (0, 4)]  # the second group sees no result yet, whatever the clock says
     assert found.summary["candidates"] == 12
     with pytest.raises(RunError, match="controller 'mine'"):
         adanet_py.search(table(), out=tmp_path / "run", **options)
