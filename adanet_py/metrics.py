@@ -409,11 +409,14 @@ def score(
 
     `y_true` [N]: class codes 0..C-1, or numbers. `prediction`: probabilities [N, C] (two columns
     for a binary task; labels are their argmax), or numbers [N]. `weight` [N] >= 0.
-    NaN where a prediction is not finite, or the metric is undefined (one class only, say).
+    NaN where a prediction is not finite, all weights are 0, or the metric is undefined (one class
+    only, say).
     """
     metric = _get(metric)
     y, p = _inputs(metric, y_true, prediction)
     if len(y) == 0 or not np.isfinite(prediction).all():
+        return float("nan")
+    if weight is not None and not np.any(weight):
         return float("nan")
     return metric.function(y, p, None if weight is None else np.asarray(weight, np.float64))
 

@@ -14,7 +14,7 @@ from adanet_py.data.cells import numbers
 from adanet_py.data.columns import Column, infer_columns
 from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
 from adanet_py.data.source import ArraySource, write_arrays
-from adanet_py.data.splits import Split, make_split
+from adanet_py.data.splits import Split, check_weights, make_split
 from adanet_py.data.table import read_table
 from adanet_py.data.target import Target, fit_target, infer_task
 from adanet_py.errors import ConfigError
@@ -93,6 +93,8 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
         split=table.split,
         seed=config.seed,
     )
+    if table.weight is not None:
+        check_weights(np.asarray(table.weight), split)
     return _Read(table, task, metric, target, columns, split, (*table.notes, *notes))
 
 

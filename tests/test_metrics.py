@@ -149,6 +149,14 @@ def test_a_prediction_that_is_not_finite_scores_nan(name, task):
     assert np.isnan(score(name, y, p))
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_rows_without_any_weight_score_nan(name):
+    task = METRICS[name].tasks[0]
+    y = np.array([0, 1, 0, 1])
+    p = np.ones(4) if task == "regression" else np.full((4, 2), 0.5)
+    assert np.isnan(score(name, y, p, np.zeros(4)))
+
+
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_error_is_smaller_for_better_predictions(name, task):
     rng = np.random.default_rng(2)

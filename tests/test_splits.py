@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adanet_py.data.splits import Split, make_split
+from adanet_py.data.splits import Split, check_weights, make_split
 from adanet_py.errors import ConfigError, DataError, RunError
 
 
@@ -163,6 +163,30 @@ def test_impossible_splits_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         make_split(n, "regression", **options)
+
+
+def test_as_many_groups_as_folds_is_a_group_each() -> None:
+    group = np.repeat(["a", "b", "c"], [30, 50, 20])
+    split = make_split(np.arange(100) % 2, "binary", group=group)
+    assert sorted(len(v) for v in split.valid) == [20, 30, 50]
+    for folds in (3, 5):
+        group = np.arange(100) % 10
+        sizes = [len(v) for v in make_split(100, "regression", folds=folds, group=group).valid]
+        assert max(sizes) - min(sizes) <= 10  # one group
+
+
+def test_parts_without_weight_are_refused() -> None:
+    split = make_split(12, "regression", split=["train"] * 6 + ["valid"] * 3 + ["audit"] * 3)
+    check_weights(np.ones(12), split)
+    for rows, words in (
+        (slice(6), "train on"),
+        (slice(6, 9), "validate on"),
+        (slice(9, 12), "aud"),
+    ):
+        weight = np.ones(12)
+        weight[rows] = 0
+        with pytest.raises(DataError, match=f"only rows of weight 0 to {words}.*Give more rows"):
+            check_weights(weight, split)
 
 
 def test_a_split_is_saved_and_loaded(tmp_path: Path) -> None:

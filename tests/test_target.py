@@ -102,6 +102,20 @@ def test_bad_classes_are_refused() -> None:
         fit_target(pd.Series(["1.1", "1.10", "x"] * 3), "multiclass")
 
 
+def test_a_target_of_names_or_dates_is_no_class() -> None:
+    names = pd.Series([f"name {i}" for i in range(50)] + ["name 0"] * 5, name="t")
+    with pytest.raises(DataError, match=r"classes that repeat, or numbers, found 50 different val"):
+        fit_target(names, "multiclass")
+
+
+def test_a_target_whose_variance_underflows_is_refused() -> None:
+    with pytest.raises(DataError, match="varies too little to compute with.*Multiply it"):
+        fit_target(pd.Series([1.0, 2.0, 3.0]) * 1e-200, "regression")
+    with pytest.raises(DataError, match="too large to compute with.*Divide it"):
+        fit_target(pd.Series([1.0, 2.0, 3.0]) * 1e200, "regression")
+    assert fit_target(pd.Series([1.0, 2.0, 3.0]) * 1e-120, "regression").scale > 0
+
+
 def test_regression_targets_are_standardised() -> None:
     values = pd.Series([1.0, 2.0, 3.0, 6.0], name="t")
     target = fit_target(values, "regression")

@@ -124,6 +124,20 @@ def make_split(
     return _checked(_folds(rest, fold, many, np.sort(order[:audit]), how), labels)
 
 
+def check_weights(weight: NDArray[Any], split: Split) -> None:
+    """Raise DataError where a part of `split` has no row of a `weight` [N] above 0."""
+    parts = {"train on": split.train, "validate on": split.valid}
+    if len(split.audit):
+        parts["audit on"] = (split.audit,)
+    for words, sides in parts.items():
+        for k, rows in enumerate(sides):
+            if not weight[rows].any():
+                raise DataError(
+                    f"The {split.how} leaves only rows of weight 0 to {words} (part {k + 1}). "
+                    "Give more rows a weight, use fewer folds, or split another way."
+                )
+
+
 def _codes(values: Any) -> Rows:
     import pandas as pd  # not at import: workers load splits, and do without pandas
 
@@ -251,7 +265,9 @@ def _draw_groups(sizes: Rows, many: int, valid: int, audit: int, rng: np.random.
             if taken + sizes[g] <= 1.2 * wanted:
                 side[g] = name
                 taken += int(sizes[g])
-        if name == 1 and not taken:  # every group is larger than the share: the smallest
+        if (
+            name == 1 and many == 1 and not taken
+        ):  # every group is larger than the share: the smallest
             side[min(free, key=lambda g: sizes[g])] = name
     if many > 1:
         load = np.zeros(many)

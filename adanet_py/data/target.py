@@ -145,11 +145,19 @@ def fit_target(target: pd.Series[Any], task: str) -> Target:
         with np.errstate(over="ignore", invalid="ignore"):
             mean, scale = float(values.mean()), float(values.std())
         if not np.isfinite(scale):
-            raise DataError(f"The target {target.name!r} is too large to compute with.")
+            raise DataError(
+                f"The target {target.name!r} is too large to compute with: expected values below "
+                "about 1e150. Divide it by a constant."
+            )
         if values.min() == values.max():
             raise DataError(
                 f"The target {target.name!r}: expected different values, found {values[0]:g} in "
-                "every row."
+                "every row. Choose another target."
+            )
+        if scale < 1e-150:
+            raise DataError(
+                f"The target {target.name!r} varies too little to compute with (standard deviation "
+                f"{scale:g}): expected more than 1e-150. Multiply it by a constant."
             )
         return Target(task, (), mean, scale)
     found = cells.factor(target)
@@ -171,14 +179,17 @@ def fit_target(target: pd.Series[Any], task: str) -> Target:
             f"{_listed(tuple(labels.values())) or 'none'}."
         )
     single = sorted(name for name, count in rows.items() if count == 1)
+    numeric = all(cells.number(v) is not None for v in labels.values())
+    if 2 * len(single) > len(rows) > _MANY and not numeric:
+        raise DataError(
+            f"The target {target.name!r}: expected classes that repeat, or numbers, found "
+            f"{len(rows):,} different values in {len(target):,} rows, such as "
+            f"{labels[single[0]]!r}. Choose another target, or make classes of it."
+        )
     if single:
         at = np.flatnonzero([cells.key(v) == single[0] for v in target.tolist()])[0]
         more = f" (and {len(single) - 1} other classes)" if len(single) > 1 else ""
-        hint = (
-            " If the target is a quantity, use the task regression."
-            if all(cells.number(v) is not None for v in labels.values())
-            else ""
-        )
+        hint = " If the target is a quantity, use the task regression." if numeric else ""
         raise DataError(
             f"The target {target.name!r}: expected at least two rows of every class, found one of "
             f"class {labels[single[0]]!r}{more}, row {cells.row_number(target.index, int(at))}. "
