@@ -109,9 +109,9 @@ def test_a_target_of_names_or_dates_is_no_class() -> None:
 
 
 def test_a_target_whose_variance_underflows_is_refused() -> None:
-    with pytest.raises(DataError, match="varies too little to compute with.*Multiply it"):
+    with pytest.raises(DataError, match=r"varies too little to compute with.*Multiply it"):
         fit_target(pd.Series([1.0, 2.0, 3.0]) * 1e-200, "regression")
-    with pytest.raises(DataError, match="too large to compute with.*Divide it"):
+    with pytest.raises(DataError, match=r"too large to compute with.*Divide it"):
         fit_target(pd.Series([1.0, 2.0, 3.0]) * 1e200, "regression")
     assert fit_target(pd.Series([1.0, 2.0, 3.0]) * 1e-120, "regression").scale > 0
 
