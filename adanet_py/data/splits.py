@@ -265,9 +265,7 @@ def _draw_groups(sizes: Rows, many: int, valid: int, audit: int, rng: np.random.
             if taken + sizes[g] <= 1.2 * wanted:
                 side[g] = name
                 taken += int(sizes[g])
-        if (
-            name == 1 and many == 1 and not taken
-        ):  # every group is larger than the share: the smallest
+        if name == 1 and many == 1 and not taken:  # every group exceeds the share: the smallest
             side[min(free, key=lambda g: sizes[g])] = name
     if many > 1:
         load = np.zeros(many)
