@@ -206,10 +206,17 @@ def resume(run: RunFolder, as_json: Json = False, quiet: Quiet = False) -> None:
 
 
 def _show_result(found: Any, as_json: bool) -> None:
+    """Show what was found; exit code 130 where the user broke it off."""
     summary = found.summary
     if as_json:
         print_json(summary)
-        return
+    else:
+        _show_summary(found, summary)
+    if summary.get("stopped") == "interrupted":
+        raise typer.Exit(130)
+
+
+def _show_summary(found: Any, summary: Any) -> None:
     _show_leaderboard(found.leaderboard, 10)
     print()
     best = summary["best"]

@@ -101,7 +101,7 @@ class Search:
             self.architectures,
             self._journal,
             self.note,
-            pause=max(30.0, 0.4 * (self.config.time or 150.0)),
+            pause=max(60.0, 0.25 * (self.config.time or 0.0)),
         )
 
     @property

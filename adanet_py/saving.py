@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ class Saver:
     """The saved model of a run: which candidate it is, and which one is being checked.
 
     `journal(kind, data)` records a model that passed; `note(message)` tells of one that did not.
-    `pause`: seconds between two checks while the search goes on, for they cost it time.
+    `pause`: seconds before a network is checked while the search goes on, for that costs it time
+    and memory; the last is always checked at the end.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Saver:
     seconds: float = 0.0  # that the longest check so far took
     _check: Check | None = None
     _tries: dict[str, int] = field(default_factory=dict)
-    _last: float = -math.inf
+    _last: float = field(default_factory=time.monotonic)
 
     def choose(self, networks: Sequence[Result], baselines: Sequence[Result]) -> Result | None:
         """The best network; before there is one, the best baseline that can be saved."""
@@ -63,8 +63,10 @@ class Saver:
         best = self.choose(networks, baselines)
         if best is None or self._is_saved(best):
             return
-        first = self.saved is None or self.saved.status is Status.BASELINE
-        due = time.monotonic() - self._last >= (0.0 if first else self.pause)
+        # Baselines are checked at once, for a valid model must be there soon, and without torch.
+        # A network's check takes the memory of one more worker.
+        cheap = best.status is Status.BASELINE
+        due = cheap or time.monotonic() - self._last >= self.pause
         if due and not (late and self.saved is not None):
             self._start(best)
 

@@ -23,7 +23,7 @@ from tables import table, timeless
 
 OPTIONS = {"candidates": 10, "space": "tiny", "folds": 1}
 # Every fault point takes two searches: by default one in so many is tried.
-EVERY = int(os.environ.get("ADANET_TEST_FAULTS_EVERY", "5"))
+EVERY = int(os.environ.get("ADANET_TEST_FAULTS_EVERY", "10"))
 KILLED = -signal.SIGKILL
 
 
@@ -131,7 +131,7 @@ def test_killed_at_random_with_workers_it_ends_as_without_and_leaves_no_process(
     data, whole, tmp_path
 ):
     options = [str(data), "--candidates", "10", "--space", "tiny", "--folds", "1"]
-    found = kill_test.run(options, tmp_path, kills=4, workers=2, seed=1)
+    found = kill_test.run(options, tmp_path, kills=3, workers=2, seed=1)
     assert found["kills"] >= 2
     assert found["survivors"] == []
     assert found["identical"]
@@ -170,7 +170,7 @@ def test_interrupted_once_it_saves_the_best_and_can_go_on(forks, data, tmp_path)
     _wait_for(lambda: _seen(run, "results"), process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=90)
-    assert process.returncode in (0, 130), err
+    assert process.returncode == 130, err
     said = json.loads(out.splitlines()[-1])
     assert said["stopped"] == "interrupted"
     assert Path(said["model"]).exists()
