@@ -178,6 +178,7 @@ class Search:
         if self.interrupted:
             self.note("Interrupted: finishing with the best so far; again to stop at once.")
         if not self.executor.unfinished:
+            self.executor.kill()  # idle workers would only take memory from the last check
             return
         grace = INTERRUPT_GRACE
         if math.isfinite(self.deadline):
