@@ -13,7 +13,7 @@ from adanet_py.executors import EXECUTORS, Executor
 
 # Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
 # small-network training on a CPU.
-WORKER_ENV = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+WORKER_ENV = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "67108864"}
 
 OnEvent = Callable[[dict[str, Any]], None]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,7 +30,22 @@ from adanet_py.training.engines.program import (
 )
 from adanet_py.training.optimizers import Step
 
-EVALUATION_CELLS = 1 << 20  # members x rows x width evaluated at once, about 4 MB a layer
+# Bytes of activations kept for the backward pass at once. More members than fit are trained in
+# blocks, one after the other within a step, which changes no result. On a CPU larger blocks gain
+# nothing; a GPU wants all members in one launch.
+ACTIVATION_BYTES = {"cpu": 32 << 20, "cuda": 4 << 30}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Members whose forward and backward passes run together: views of the engine's tensors."""
+
+    members: slice
+    leaves: dict[str, Tensor]
+    gradients: list[Tensor]
+    buffers: dict[str, Tensor]
+    hp: dict[str, Tensor]
+    fold: Tensor  # of each member
 
 
 class StackedEngine:
@@ -74,7 +90,7 @@ class StackedEngine:
         self.hp = program.hyperparameters()
         rates = torch.from_numpy(program.rates()).to(program.device, program.dtype)
         self.rates = rates.unsqueeze(-1)  # [steps, K, 1]
-        self._width = max((s[0] for s in shapes.values() if len(s) > 1), default=1)
+        self._row_bytes = self._measure(modules[0])
         self._bind()
 
     @property
@@ -82,20 +98,61 @@ class StackedEngine:
         """Trainable numbers of one member."""
         return int(self.weights.shape[1])
 
+    def _measure(self, module: torch.nn.Module) -> int:
+        """Bytes one member keeps per row for its backward pass."""
+        program = self.program
+        for layer in dropouts(module).values():
+            layer.train(self.noise is not None)
+            if self.noise is not None:
+                layer.noise = self.noise[0]
+        count = min(program.order.batch_size, 64)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            module(program.data.numeric[:count], program.data.category[:count])
+        for parameter in module.parameters():
+            kept.pop(parameter.data_ptr(), None)
+        return max(1, sum(kept.values()) // max(1, count))
+
     def _bind(self) -> None:
         """Make leaves that share memory with `weights`, and gradient storage of the same layout."""
-        k = self.weights.shape[0]
+        k, c = self.weights.shape[0], max(1, len(self.alive))
         self.gradient = torch.empty_like(self.weights)
-        self._leaves: dict[str, Tensor] = {}
-        self._gradients: list[Tensor] = []
-        at = 0
-        for name, size in zip(self.layout, self.sizes, strict=True):
-            shape = (k, *self.shapes[name])
-            leaf = self.weights[:, at : at + size].view(shape).detach().requires_grad_()
-            self._leaves[name] = leaf
-            self._gradients.append(self.gradient[:, at : at + size].view(shape))
-            at += size
         self._clips = bool((self.hp["clip_norm"] > 0).any())
+        limit = ACTIVATION_BYTES.get(self.program.device.type, ACTIVATION_BYTES["cpu"])
+        each = self._row_bytes * self.program.order.batch_size
+        size = max(1, min(k, limit // each))
+        size = -(-k // -(-k // size))  # blocks as equal as can be
+        buffers = self.buffers
+        if self.noise is not None:
+            buffers = buffers | dict.fromkeys(self.noise_names, self.noise)
+        self._blocks: list[Block] = []
+        for start in range(0, k, size):
+            members = slice(start, min(k, start + size))
+            leaves = {n: v.detach().requires_grad_() for n, v in self._views(members).items()}
+            self._blocks.append(
+                Block(
+                    members,
+                    leaves,
+                    list(self._views(members, self.gradient).values()),
+                    {n: v[members] for n, v in buffers.items()},
+                    {n: v[members] for n, v in self.hp.items()},
+                    torch.arange(k, device=self.program.device)[members] // c,
+                )
+            )
+
+    def _views(self, members: slice, storage: Tensor | None = None) -> dict[str, Tensor]:
+        """The parameters (or their gradients) of some members, by name, as views [k, ...]."""
+        rows = (self.weights if storage is None else storage)[members]
+        out, at = {}, 0
+        for name, size in zip(self.layout, self.sizes, strict=True):
+            out[name] = rows[:, at : at + size].view(rows.shape[0], *self.shapes[name])
+            at += size
+        return out
 
     def advance(
         self, start: int, stop: int, tick: Callable[[int], bool]
@@ -109,24 +166,16 @@ class StackedEngine:
         order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
         layers = list(dropouts(self._train).values())
         places = noise_starts(start, stop, len(layers)).tolist()
-        buffers = self.buffers
-        if self.noise is not None:
-            buffers = buffers | dict.fromkeys(self.noise_names, self.noise)
         counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
         total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
-        leaves = list(self._leaves.values())
         norm = total
         done = start
         for s in range(stop - start):
-            numeric, category, target, weight = self._batch(order[s])
             for layer, place in zip(layers, places[s], strict=True):
                 layer.start = place
-            outputs = self._call(self._train, self._leaves, buffers, numeric, category)
-            rows = program.loss.rows(outputs, target, self.hp)
-            loss = (rows if weight is None else rows * weight).mean(-1)
-            grads = torch.autograd.grad(loss.sum(), leaves)
+            for block in self._blocks:
+                total[block.members] += self._backward(block, order[s])
             with torch.no_grad():
-                torch._foreach_copy_(self._gradients, grads)
                 # Asked before the update, which overwrites the gradient.
                 done = start + s + 1
                 last = tick(done) or done == stop
@@ -142,26 +191,29 @@ class StackedEngine:
                     self.decayed,
                 )
                 program.optimizer.update(self.gradient, self.slots, step)
-                total += loss.detach()
             if last:
                 break
         return done, total / (done - start), norm
 
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gather one batch, rows [F, B]; with one fold all members share it (no K axis)."""
+    def _backward(self, block: Block, rows: Tensor) -> Tensor:
+        """Put the gradient of a block's batch, rows [F, B], in place; its losses [k]."""
+        numeric, category, target, weight = self._batch(block, rows)
+        outputs = self._call(self._train, block.leaves, block.buffers, numeric, category)
+        losses = self.program.loss.rows(outputs, target, block.hp)
+        loss = (losses if weight is None else losses * weight).mean(-1)
+        gradients = torch.autograd.grad(loss.sum(), list(block.leaves.values()))
+        with torch.no_grad():
+            torch._foreach_copy_(block.gradients, gradients)
+        return loss.detach()
+
+    def _batch(self, block: Block, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Gather one batch, rows [F, B]; with one fold all members share it (no member axis)."""
         data = self.program.data
-        if self.program.folds == 1:
-            r = rows[0]
-            weight = None if data.weight is None else data.weight[r]
-            return data.numeric[r], data.category[r], data.target[r].unsqueeze(0), weight
-        c = len(self.alive)
-
-        def spread(values: Tensor) -> Tensor:
-            picked = values[rows]  # [F, B, ...]
-            return picked.repeat_interleave(c, 0)
-
-        weight = None if data.weight is None else spread(data.weight)
-        return spread(data.numeric), spread(data.category), spread(data.target), weight
+        picked = rows[0] if self.program.folds == 1 else rows[block.fold]
+        target = data.target[picked]
+        weight = None if data.weight is None else data.weight[picked]
+        shared = target.unsqueeze(0) if self.program.folds == 1 else target
+        return data.numeric[picked], data.category[picked], shared, weight
 
     def _call(
         self,
@@ -206,12 +258,12 @@ class StackedEngine:
 
     def _predict(self, members: slice, rows: np.ndarray) -> Tensor:
         data = self.program.data
-        leaves = {n: v[members] for n, v in self._leaves.items()}
+        leaves = self._views(members)
         buffers = {n: v[members] for n, v in self.buffers.items()}
         count = members.stop - members.start
         shape = (count, len(rows), self.program.spec.n_outputs)
         out = torch.empty(shape, dtype=self.program.dtype)
-        size = max(128, EVALUATION_CELLS // (count * self._width))
+        size = max(64, ACTIVATION_BYTES["cpu"] // (count * self._row_bytes))
         at = 0
         for piece in chunks(torch.as_tensor(rows, device=self.program.device), size):
             outputs = self._call(
@@ -241,7 +293,7 @@ class StackedEngine:
         out = {}
         for f in range(self.program.folds):
             member = f * len(self.alive) + position
-            for name, value in (self._leaves | self.buffers).items():
+            for name, value in (self._views(slice(None)) | self.buffers).items():
                 out[f"{f}/{name}"] = value[member].detach().clone()
             out |= {f"{f}/{name}": value.clone() for name, value in self.constants.items()}
         return out
