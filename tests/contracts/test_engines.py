@@ -254,8 +254,26 @@ def test_prediction_does_not_depend_on_the_size_of_the_pieces(
     engine = make_engine(fused, mixed("tabm", "binary"))
     rows = np.tile(np.arange(60), 5)
     whole = engine.predict([rows])
-    monkeypatch.setattr(stacked, "EVALUATION_CELLS", 1)
+    monkeypatch.setitem(stacked.ACTIVATION_BYTES, "cpu", 1)
     torch.testing.assert_close(engine.predict([rows]), whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_training_does_not_depend_on_the_size_of_the_blocks(
+    fused: str, folds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adanet_py.training.engines import stacked
+
+    outcomes = []
+    for limit in (1 << 30, 1):
+        monkeypatch.setitem(stacked.ACTIVATION_BYTES, "cpu", limit)
+        program = mixed("mlp", "binary", folds=folds)
+        engine = make_engine(fused, program)
+        _, loss, norm = engine.advance(0, STEPS, lambda step: False)
+        outcomes.append((loss, norm, engine.weights.clone()))
+    for whole, pieces in zip(*outcomes, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-10)
+    assert len(engine._blocks) == folds * len(program.candidates)
 
 
 def test_two_families_are_refused() -> None:

@@ -33,7 +33,7 @@ from adanet_py.training.optimizers import Step
 # Bytes of activations kept for the backward pass at once. More members than fit are trained in
 # blocks, one after the other within a step, which changes no result. On a CPU larger blocks gain
 # nothing; a GPU wants all members in one launch.
-ACTIVATION_BYTES = {"cpu": 32 << 20, "cuda": 4 << 30}
+ACTIVATION_BYTES = {"cpu": 20 << 20, "cuda": 4 << 30}
 
 
 @dataclass(frozen=True)
