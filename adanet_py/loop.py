@@ -383,9 +383,21 @@ class Search:
             write_tables(self.folder, self.prepared, self.state)
 
         self.saver.finish(self.state.finished(), self.state.baselines, meanwhile=tables)
+        self._compare_with_baselines()
         if reason != INTERRUPTED:
             self._journal("stop", {"reason": reason})
             tidy(self.folder)
+
+    def _compare_with_baselines(self) -> None:
+        """Say so when a baseline did better than every network, which is what is saved."""
+        best = best_of(self.state.finished())
+        ahead = max(self.state.baselines, key=lambda r: r.reward, default=None)
+        if best is not None and ahead is not None and ahead.reward > best.reward:
+            self.note(
+                f"The baseline {ahead.candidate.architecture} did better "
+                f"({ahead.metrics['validation']:.6g}) than the best network "
+                f"({best.metrics['validation']:.6g}), which is the model saved. Give more time."
+            )
 
     # ------------------------------------------------------------------ small things
 

@@ -254,7 +254,12 @@ def load(
     if found.is_dir():
         found = found / MODEL_FILE
     if not found.is_file():
-        raise RunError(f"Expected a model file or a run folder with one at {path}, found none.")
+        hint = "Give a folder a search printed as its run, or a file saved from one."
+        if Path(path).is_dir() and (Path(path) / "journal.jsonl").exists():
+            hint = "That run has not saved a model yet: go on with it by `resume`."
+        raise RunError(
+            f"Expected a model file or a run folder with one at {path}, found none. {hint}"
+        )
     parts = _read_parts(found)
     try:
         manifest = json.loads(parts["manifest.json"])
