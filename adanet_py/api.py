@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adanet_py.config import SearchConfig
-from adanet_py.errors import ConfigError, SpaceError, check_known
+from adanet_py.errors import ConfigError, check_known
 from adanet_py.model import Model
 from adanet_py.model import load as load_model
+from adanet_py.proposing import check_candidate
 from adanet_py.records import Candidate, Group, Result
 from adanet_py.run import SearchResult
 from adanet_py.run import search as run_search
@@ -170,30 +171,3 @@ def _whole(group: Group) -> Group:
     from dataclasses import replace
 
     return replace(group, rungs=(), keep=(), patience=0)
-
-
-def check_candidate(candidate: Candidate, architectures: Mapping[str, Architecture]) -> None:
-    """Raise SpaceError unless every name and value of the candidate is known and legal."""
-    from adanet_py.training.general import GENERAL
-    from adanet_py.training.optimizers import OPTIMIZERS
-    from adanet_py.training.schedules import SCHEDULES
-
-    check_known("architecture", candidate.architecture, architectures, SpaceError)
-    check_known("optimizer", candidate.optimizer, OPTIMIZERS, SpaceError)
-    check_known("schedule", candidate.schedule, SCHEDULES, SpaceError)
-    architecture = architectures[candidate.architecture]
-    numeric = {
-        **architecture.numeric,
-        **OPTIMIZERS[candidate.optimizer].numeric,
-        **SCHEDULES[candidate.schedule].numeric,
-        **GENERAL,
-    }
-    for part, values, knobs in (
-        ("static", candidate.static, architecture.static),
-        ("numeric", candidate.numeric, numeric),
-    ):
-        for name, value in values.items():
-            check_known(f"{part} hyperparameter", name, knobs, SpaceError)
-            if not knobs[name].allows(value):
-                legal = knobs[name].choices or f"[{knobs[name].low}, {knobs[name].high}]"
-                raise SpaceError(f"{name}: expected a value in {legal}, found {value!r}.")

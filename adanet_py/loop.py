@@ -29,7 +29,6 @@ from adanet_py.baseline_thread import BaselineThread, baseline_result
 from adanet_py.baselines import Baseline
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller, name_of
-from adanet_py.errors import ConfigError
 from adanet_py.executors import Event, Executor, LocalExecutor
 from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
@@ -44,7 +43,8 @@ from adanet_py.plan import (
     size_group,
 )
 from adanet_py.prepare import Prepared
-from adanet_py.records import Candidate, Group, History, Result, Status
+from adanet_py.proposing import ask
+from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
@@ -214,7 +214,15 @@ class Search:
         most = (self.config.candidates or 1 << 30) - self.state.proposed
         speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
-        candidates = self._ask(history, min(MEMBERS, most), rng)
+        candidates, unfit = ask(
+            self.controller, self.space, history, min(MEMBERS, most), rng, self.load.architectures
+        )
+        if unfit and not self.warned:
+            self.warned = True
+            self.note(
+                f"The controller proposed candidates of several programs at once; {unfit} of "
+                f"{unfit + len(candidates)} differ from the first one's and are not trained."
+            )
         if not candidates:
             self._journal("exhausted", {})
             return None
@@ -224,28 +232,6 @@ class Search:
             return None
         names = [name_of(self.controller)] * len(candidates)
         return make_group(index, candidates, names, epochs, self.load, "stacked")
-
-    def _ask(self, history: History, n: int, rng: np.random.Generator) -> list[Candidate]:
-        """What the controller proposes that is new and of one family, checked; [] if nothing is."""
-        from adanet_py.api import check_candidate
-
-        found = list(self.controller(self.space, history, n, rng))
-        for candidate in found:
-            if not isinstance(candidate, Candidate):
-                raise ConfigError(
-                    "Expected a list of candidates from the controller, found in it "
-                    f"{type(candidate).__name__}."
-                )
-            check_candidate(candidate, self.load.architectures)
-        new = [c for c in dict.fromkeys(found) if c.id not in history.ids]
-        family = [c for c in new if c.family == new[0].family]
-        if len(family) < len(new) and not self.warned:
-            self.warned = True
-            self.note(
-                f"The controller proposed candidates of several programs at once; {len(family)} of "
-                f"{len(new)} share the first one's and are trained, the rest are not."
-            )
-        return family
 
     def _submit(self, group: Group) -> None:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
