@@ -37,7 +37,7 @@ COLUMNS: dict[str, str] = {
     "parameters": "number of trained parameters",
     "multiply_adds": "multiplications with addition for the prediction of one row",
     "seconds": "training time, a fused group's shared equally among its members",
-    "latency_ms": "measured time of a prediction, in milliseconds",
+    "latency_ms": "measured time to predict 1,000 rows with the network alone, in milliseconds",
     "step": "optimizer step of the weights that were kept",
     "steps": "optimizer steps taken",
     "group": "number of the group it was trained in",
@@ -68,7 +68,7 @@ PARETO_COLUMNS: dict[str, str] = {
     "validation": "metric on validation rows, in its natural sign and unit",
     "error": "validation error in units of the constant baseline's",
     "parameters": "number of trained parameters",
-    "latency_ms": "measured time of a prediction, in milliseconds",
+    "latency_ms": "measured time to predict 1,000 rows with the network alone, in milliseconds",
     "front_parameters": "whether nothing else has less error with no more parameters",
     "front_latency": "whether nothing else has less error with no more latency",
 }
