@@ -116,6 +116,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--folder", type=Path, help="keep the runs there")
     own, options = parser.parse_known_args()
+    words = {option.partition("=")[0] for option in options}
+    if "--candidates" not in words or "--time" in words:
+        parser.error("expected a search bounded by --candidates, without --time")
     with tempfile.TemporaryDirectory(prefix="adanet_py-kills-") as scratch:
         found = run(options, own.folder or Path(scratch), own.kills, own.workers, own.seed)
     print(json.dumps(found | {"seed": own.seed}))

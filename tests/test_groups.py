@@ -24,6 +24,7 @@ from programs import (
 from safetensors import safe_open
 
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.errors import RunError
 from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.training import groups, jobs
 from adanet_py.training.engines import ENGINES
@@ -264,6 +265,26 @@ def test_resuming_at_every_evaluation_gives_identical_tracks(
         # It really went on, from the evaluation before the kill.
         assert later[0]["step"] == 2 * kill
         check_equal(resumed, whole)
+
+
+def test_a_changed_byte_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    settings: dict[str, Any] = {"checkpoint": path, "checkpoint_seconds": -1.0}
+    group = make_group(family(RATES[:2]), steps=6, evaluate_every=2)
+    events: list[dict[str, Any]] = []
+
+    def emit(event: dict[str, Any]) -> None:
+        events.append(event)
+        if len(events) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(group, emit=emit, **settings)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="damaged"):
+        run(group, **settings)
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from adanet_py.errors import RunError
 from adanet_py.journal import write_atomic
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
 from adanet_py.training.engines import make_engine
@@ -193,17 +195,34 @@ def _save(engine: Any, tracks: list[Track], step: int, path: Path) -> None:
         tensors |= {f"best/{c}/{n}": v.cpu().contiguous() for n, v in track.weights.items()}
         if track.outputs is not None:
             tensors[f"outputs/{c}"] = torch.from_numpy(track.outputs)
-    progress = {"step": step, "alive": engine.alive, "tracks": [t.to_json() for t in tracks]}
-    write_atomic(path, save(tensors, metadata={"progress": json.dumps(progress)}))
+    progress = json.dumps(
+        {"step": step, "alive": engine.alive, "tracks": [t.to_json() for t in tracks]}
+    )
+    about = {"progress": progress, "crc": _checksum(progress, tensors)}
+    write_atomic(path, save(tensors, metadata=about))
+
+
+def _checksum(progress: str, tensors: dict[str, Tensor]) -> str:
+    """Of all a checkpoint holds: the format itself does not notice a changed byte."""
+    crc = zlib.crc32(progress.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].numpy().tobytes(), zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"
 
 
 def _restore(engine: Any, tracks: list[Track], path: Path) -> int:
-    """Load what `_save` wrote, if it is there; the step to go on from."""
+    """Load what `_save` wrote, if it is there; the step to go on from.
+
+    Raises RunError for a damaged checkpoint.
+    """
     if not path.exists():
         return 0
     with safe_open(path, framework="pt") as file:
-        progress = json.loads(file.metadata()["progress"])
+        about = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if about["crc"] != _checksum(about["progress"], tensors):
+        raise RunError(f"The checkpoint {path} is damaged: its checksum does not fit.")
+    progress = json.loads(about["progress"])
     for c, (track, value) in enumerate(zip(tracks, progress["tracks"], strict=True)):
         track.load(value)
         prefix = f"best/{c}/"
