@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+STARTUP = 3.0  # seconds before a search begins to train
 CLOCKS = ("seconds", "latency_ms")
 ROOT = Path(__file__).parents[1]
 
@@ -35,8 +36,8 @@ def run(options: list[str], folder: Path, kills: int, workers: int, seed: int) -
     while done < kills and tries < 2 * kills:
         tries += 1
         process = _start(options, folder / "killed", workers)
-        # Later kills come sooner, for the run has got further.
-        time.sleep(rng.uniform(0.0, whole * max(0.4, 1.0 - done / kills)))
+        # Short enough that a run lives through about as many kills as are wanted.
+        time.sleep(rng.uniform(0.0, STARTUP + 2.0 * whole / kills))
         if process.poll() is not None:
             _finish(process)
             break
