@@ -317,7 +317,7 @@ def evaluate(model: RunOrModel, data: Data, as_json: Json = False) -> None:
     """Score a model on a table with the target. Every metric of its task is shown."""
     from adanet_py.model import load
 
-    scores = load(model).evaluate(data)
+    scores = load(model).evaluate(data, on_note=say)
     if as_json:
         print_json(scores)
     else:

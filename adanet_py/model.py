@@ -13,7 +13,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -105,10 +105,21 @@ class Model:
             raise ConfigError("Probabilities were asked for, but this model is for regression.")
         return self._outputs(self._frame(data))
 
-    def evaluate(self, data: Any, target: str | None = None) -> dict[str, float]:
-        """Every metric of the task on rows that have the target; the run's own comes first."""
+    def evaluate(
+        self,
+        data: Any,
+        target: str | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> dict[str, float]:
+        """Every metric of the task on rows that have the target; the run's own comes first.
+
+        `on_note` is told of rows left out, for want of a target, say.
+        """
         table = read_table(data, target=target or self.target_name)
         assert table.target is not None
+        for note in table.notes:
+            if on_note is not None:
+                on_note(note)
         y: np.ndarray = self.target.encode(table.target)
         outputs = self._outputs(table.frame)
         if self.task == "regression":

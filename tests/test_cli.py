@@ -41,7 +41,8 @@ class FakeModel:
         p = 1 / (1 + np.exp(-frame["x"].to_numpy(float)))
         return np.stack([1 - p, p], 1)
 
-    def evaluate(self, data):
+    def evaluate(self, data, on_note):
+        on_note("one row was left out")
         frame = pd.read_csv(data)
         return {"accuracy": float((self.predict(frame) == frame["label"]).mean())}
 
@@ -214,7 +215,9 @@ def test_predicting_a_missing_file_is_an_error_of_the_input(fake, tmp_path):
 
 
 def test_evaluate_shows_every_metric(fake, table):
-    assert "accuracy" in run("evaluate", "RUN", table).stdout
+    done = run("evaluate", "RUN", table)
+    assert "accuracy" in done.stdout
+    assert "one row was left out" in done.stderr
     found = json.loads(run("evaluate", "RUN", table, "--json").stdout)
     assert found == {"accuracy": pytest.approx(2 / 3)}
 
