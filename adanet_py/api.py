@@ -120,11 +120,13 @@ def train(
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
     from adanet_py.architectures import ARCHITECTURES
+    from adanet_py.placement import make_job
     from adanet_py.plan import Workload, make_group
     from adanet_py.prepare import prepare, read
     from adanet_py.training.engines import ENGINES
 
-    known = {**ARCHITECTURES, **{a.name: a for a in architectures}}
+    own = {a.name: a for a in architectures}
+    known = {**ARCHITECTURES, **own}
     for candidate in candidates:
         check_candidate(candidate, known)
     if engine != "auto":
@@ -151,14 +153,7 @@ def train(
         for index, family in enumerate(families.values()):
             name = "stacked" if engine == "auto" else engine
             group = _whole(make_group(index, family, [], epochs, load, name))
-            job = {
-                "group": group,
-                "run": str(folder.resolve()),
-                "metric": prepared.metric,
-                "target": list(prepared.target_scale),
-                "device": device,
-                "architectures": known,
-            }
+            job = make_job(group, folder, prepared, device, own)
             answer = run_job(job, lambda event: None, lambda: False)
             for value in answer["results"]:
                 result = Result.from_json(value)

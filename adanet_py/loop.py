@@ -33,6 +33,7 @@ from adanet_py.executors import Event, Executor, LocalExecutor
 from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import METRICS
+from adanet_py.placement import make_job
 from adanet_py.plan import (
     MEMBERS,
     Workload,
@@ -235,18 +236,8 @@ class Search:
 
     def _submit(self, group: Group) -> None:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
-        job: dict[str, Any] = {
-            "group": group.to_json(),
-            "run": str(self.folder.resolve()),
-            "metric": self.prepared.metric,
-            "target": list(self.prepared.target_scale),
-            "class_weight": self.prepared.class_weight,
-            "device": self.device,
-            "deadline_s": seconds,
-            "checkpoint_s": CHECKPOINT_SECONDS,
-        }
-        if self.architectures:
-            job["architectures"] = dict(self.architectures)
+        job = make_job(group, self.folder, self.prepared, self.device, self.architectures)
+        job |= {"deadline_s": seconds, "checkpoint_s": CHECKPOINT_SECONDS}
         kill_after = None if seconds is None else seconds + 0.75 * self.reserve
         self.jobs[self.executor.submit(job, kill_after=kill_after)] = group
 

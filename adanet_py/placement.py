@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError
 from adanet_py.executors import EXECUTORS, Executor
+from adanet_py.prepare import Prepared
+from adanet_py.records import Group
+
+if TYPE_CHECKING:
+    from adanet_py.architectures import Architecture
 
 # Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
 # small-network training on a CPU.
@@ -65,3 +70,24 @@ def find_device(config: SearchConfig, executor: Executor, notify: OnEvent) -> st
         )
     notify({"kind": "note", "message": f"Training on {found[index]}."})
     return config.device
+
+
+def make_job(
+    group: Group,
+    folder: Path,
+    prepared: Prepared,
+    device: str,
+    architectures: Mapping[str, Architecture],
+) -> dict[str, Any]:
+    """What `training.jobs.run_job` is told; JSON unless there are architectures of the user's."""
+    job: dict[str, Any] = {
+        "group": group.to_json(),
+        "run": str(folder.resolve()),
+        "metric": prepared.metric,
+        "target": list(prepared.target_scale),
+        "class_weight": prepared.class_weight,
+        "device": device,
+    }
+    if architectures:
+        job["architectures"] = dict(architectures)
+    return job

@@ -20,7 +20,7 @@ from adanet_py.folder import (
     read_state,
     same_data,
 )
-from adanet_py.placement import make_executor
+from adanet_py.placement import make_executor, make_job
 from adanet_py.prepare import Prepared, prepare, read
 from adanet_py.records import Group, Result, Status
 
@@ -112,17 +112,7 @@ def _train(
 ) -> dict[int, list[Result]]:
     """Results of the groups, trained again."""
     for group in groups:
-        job: dict[str, Any] = {
-            "group": group.to_json(),
-            "run": str(folder.resolve()),
-            "metric": prepared.metric,
-            "target": list(prepared.target_scale),
-            "class_weight": prepared.class_weight,
-            "device": device,
-        }
-        if architectures:
-            job["architectures"] = dict(architectures)
-        executor.submit(job)
+        executor.submit(make_job(group, folder, prepared, device, architectures))
     new: dict[int, list[Result]] = {}
     while executor.unfinished:
         for event in executor.poll(1.0):
