@@ -377,11 +377,6 @@ def check_values(metric: Metric, y: np.ndarray) -> None:
         )
 
 
-def check_metric(name: str | None, task: str) -> None:
-    """Raise ConfigError unless `name` is a metric for `task` (None: the default)."""
-    resolve_metric(name, task)
-
-
 def _get(metric: str | Metric) -> Metric:
     return metric if isinstance(metric, Metric) else METRICS[ALIASES.get(metric, metric)]
 

@@ -13,7 +13,6 @@ from adanet_py.metrics import (
     ALIASES,
     METRICS,
     TASKS,
-    check_metric,
     check_values,
     default_metric,
     per_row_loss,
@@ -211,7 +210,7 @@ def test_rmsle_of_a_zero_that_went_through_float32_is_that_of_a_zero():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_default_metric_fits_its_task(task):
-    check_metric(default_metric(task), task)
+    resolve_metric(default_metric(task), task)
     assert resolve_metric(None, task).name == default_metric(task)
 
 
@@ -229,11 +228,11 @@ def test_scikit_learn_scorer_names_are_understood():
 
 def test_an_unknown_metric_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match=r"Did you mean 'accuracy'\?.*log_loss"):
-        check_metric("acuracy", "binary")
+        resolve_metric("acuracy", "binary")
 
 
 def test_a_metric_for_another_task_is_answered_with_those_that_fit():
     with pytest.raises(ConfigError, match=r"'rmse' is for regression tasks.*roc_auc"):
-        check_metric("rmse", "multiclass")
+        resolve_metric("rmse", "multiclass")
     with pytest.raises(ConfigError, match="'f1' is for binary tasks"):
-        check_metric("f1", "multiclass")
+        resolve_metric("f1", "multiclass")
