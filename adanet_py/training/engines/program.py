@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from adanet_py.architectures.architecture import Architecture
-from adanet_py.architectures.layers import Dropout
+from adanet_py.architectures.layers import Dropout, is_decayed
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.training.batches import BatchOrder, member_seed
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import Loss, default_loss
-from adanet_py.training.optimizers import Optimizer
+from adanet_py.training.optimizers import Optimizer, Part, make_parts
 from adanet_py.training.schedules import learning_rates
 
 
@@ -109,6 +109,12 @@ def build_module(
         if knob.startswith("knob_"):
             buffer.fill_(values[knob.removeprefix("knob_")])
     return module
+
+
+def parts_of(module: nn.Module) -> tuple[Part, ...]:
+    """The layout of a module's parameters as one row of numbers."""
+    shapes = {n: tuple(p.shape) for n, p in module.named_parameters()}
+    return make_parts(shapes, {n: is_decayed(n, s) for n, s in shapes.items()})
 
 
 def dropouts(module: nn.Module) -> dict[str, Dropout]:

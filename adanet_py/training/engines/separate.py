@@ -22,7 +22,9 @@ from adanet_py.training.engines.program import (
     dropouts,
     merge_members,
     numeric_values,
+    parts_of,
 )
+from adanet_py.training.optimizers.chained import ChainedOptimizer
 
 
 class SeparateEngine:
@@ -49,7 +51,10 @@ class SeparateEngine:
     def _optimizer(self, member: int) -> torch.optim.Optimizer:
         candidate = self.program.candidates[member % len(self.program.candidates)]
         hp = numeric_values(self.program.optimizer, candidate)
-        named = list(self.modules[member].named_parameters())
+        module = self.modules[member]
+        named = list(module.named_parameters())
+        if self.program.optimizer.reference is None:
+            return ChainedOptimizer(self.program.optimizer, parts_of(module), named, hp)
         yes = [p for n, p in named if is_decayed(n, tuple(p.shape))]
         no = [p for n, p in named if not is_decayed(n, tuple(p.shape))]
         groups = [

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from adanet_py.architectures.layers import is_decayed, noise_pool
+from adanet_py.architectures.layers import noise_pool
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines.program import (
     Program,
@@ -27,6 +27,7 @@ from adanet_py.training.engines.program import (
     dropouts,
     drops,
     merge_members,
+    parts_of,
 )
 from adanet_py.training.optimizers import Step
 
@@ -56,17 +57,12 @@ class StackedEngine:
         self.alive = list(range(len(program.candidates)))
         members = program.folds * len(program.candidates)
         modules = [program.build(m) for m in range(members)]
-        shapes = {n: tuple(p.shape) for n, p in modules[0].named_parameters()}
-        decayed = {n: is_decayed(n, s) for n, s in shapes.items()}
-        # Decayed parameters first, so that weight decay touches one slice.
-        self.layout = [n for n in shapes if decayed[n]] + [n for n in shapes if not decayed[n]]
-        self.shapes = shapes
-        self.sizes = [int(np.prod(shapes[n])) for n in self.layout]
-        self.decayed = sum(s for n, s in zip(self.layout, self.sizes, strict=True) if decayed[n])
+        self.parts = parts_of(modules[0])
+        self.decayed = sum(p.stop - p.start for p in self.parts if p.decayed)
         rows = []
         for module in modules:
             named = dict(module.named_parameters())
-            rows.append(torch.cat([named[n].detach().reshape(-1) for n in self.layout]))
+            rows.append(torch.cat([named[p.name].detach().reshape(-1) for p in self.parts]))
         self.weights = torch.stack(rows)
         self.noise_names = list(dropouts(modules[0]))
         buffers = [dict(m.named_buffers()) for m in modules]
@@ -86,7 +82,7 @@ class StackedEngine:
         else:
             for layer in dropouts(self._train).values():
                 layer.eval()
-        self.slots = {name: torch.zeros_like(self.weights) for name in program.optimizer.slots}
+        self.slots = program.optimizer.start(self.weights)
         self.hp = program.hyperparameters()
         rates = torch.from_numpy(program.rates()).to(program.device, program.dtype)
         self.rates = rates.unsqueeze(-1)  # [steps, K, 1]
@@ -148,11 +144,7 @@ class StackedEngine:
     def _views(self, members: slice, storage: Tensor | None = None) -> dict[str, Tensor]:
         """The parameters (or their gradients) of some members, by name, as views [k, ...]."""
         rows = (self.weights if storage is None else storage)[members]
-        out, at = {}, 0
-        for name, size in zip(self.layout, self.sizes, strict=True):
-            out[name] = rows[:, at : at + size].view(rows.shape[0], *self.shapes[name])
-            at += size
-        return out
+        return {part.name: part.view(rows) for part in self.parts}
 
     def advance(
         self, start: int, stop: int, tick: Callable[[int], bool]
@@ -189,6 +181,7 @@ class StackedEngine:
                     self.rates[start + s],
                     counts[s].reshape(1, 1),
                     self.decayed,
+                    self.parts,
                 )
                 program.optimizer.update(self.gradient, self.slots, step)
             if last:
