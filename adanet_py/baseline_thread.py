@@ -12,7 +12,7 @@ import numpy as np
 from adanet_py.baselines import Baseline, run_baselines
 from adanet_py.folder import candidate_file
 from adanet_py.journal import write_atomic
-from adanet_py.metrics import METRICS, score
+from adanet_py.metrics import get_metric, score
 from adanet_py.prepare import Prepared
 from adanet_py.records import Candidate, Result, Status
 from adanet_py.reward import with_reward
@@ -80,7 +80,7 @@ def baseline_result(
     from safetensors.numpy import save
 
     candidate = Candidate(baseline.name, optimizer="", schedule="")
-    metric, split = METRICS[prepared.metric], prepared.split
+    metric, split = get_metric(prepared.metric), prepared.split
     metrics = {
         "validation": _score(baseline.predictions_valid, prepared, np.concatenate(split.valid))
     }
@@ -109,4 +109,4 @@ def _score(predictions: np.ndarray, prepared: Prepared, rows: np.ndarray) -> flo
     if prepared.task == "regression":
         y = y.astype(np.float64) * target.scale + target.mean
     weight = None if source.weight is None else np.asarray(source.weight[rows])
-    return score(METRICS[prepared.metric], y, predictions, weight)
+    return score(get_metric(prepared.metric), y, predictions, weight)

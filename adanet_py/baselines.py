@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.calibration import probabilities, two_sided
-from adanet_py.metrics import weighted_median
+from adanet_py.metrics import get_metric, weighted_quantile
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -132,8 +132,11 @@ def _constant(problem: _Problem, rows: np.ndarray) -> _Fitted:
     start = time.monotonic()
     y, w = problem.y[rows], problem.weights(rows)
     if problem.task == "regression":
-        middle = problem.metric in ("mae", "median_ae")
-        value = weighted_median(y, w) if middle else float(np.average(y, weights=w))
+        level = get_metric(problem.metric).quantile
+        if level is None:
+            value = float(np.average(y, weights=w))
+        else:
+            value = weighted_quantile(y, level, w)
         intercept = np.array([problem.target.mean + problem.target.scale * value])
     else:
         counts = np.bincount(y, weights=w, minlength=problem.n_outputs)
@@ -347,8 +350,9 @@ def _boost(problem: _Problem, rows: np.ndarray, seconds: float) -> tuple[Any, in
     options: dict[str, Any] = {}
     if problem.task == "regression":
         kind = HistGradientBoostingRegressor
-        middle = problem.metric in ("mae", "median_ae")
-        options["loss"] = "absolute_error" if middle else "squared_error"
+        level = get_metric(problem.metric).quantile
+        options["loss"] = "squared_error" if level is None else "quantile"
+        options["quantile"] = level
     model = kind(
         max_iter=2,
         early_stopping=False,

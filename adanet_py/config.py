@@ -77,14 +77,9 @@ def _none(value: Any) -> Any:
 def _metric(value: Any) -> Any:
     """Whether it suits the task is seen when the data are; an unknown name is seen now."""
     if isinstance(value, str):
-        from adanet_py.metrics import ALIASES, METRICS
+        from adanet_py.metrics import check_name
 
-        key = value.strip().lower().replace("-", "_")
-        if key not in METRICS and key not in ALIASES:
-            raise ConfigError(
-                f"Unknown metric {value!r}.{nearest(key, [*METRICS, *ALIASES])} "
-                f"Known: {', '.join(METRICS)}."
-            )
+        check_name(value)
     return value
 
 

@@ -20,13 +20,6 @@ _DRAWS_SLOW = (
 _BLOCK = 1_000_000  # numbers of a block of resamples: 8 MB
 _LEVEL = 0.95
 
-# The metric from the mean of its row losses, where it is not that mean itself.
-_FROM_MEAN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "accuracy": lambda mean: 1 - mean,
-    "rmse": np.sqrt,
-    "rmsle": np.sqrt,
-}
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -92,8 +85,7 @@ def _statistic(
     """
     loss = per_row_loss(metric, y, prediction)
     if loss is not None:
-        transform = _FROM_MEAN.get(metric.name, np.asarray)
-        return _DRAWS, lambda weights: transform(_weighted_mean(weights, loss))
+        return _DRAWS, lambda weights: metric.of_mean(_weighted_mean(weights, loss))
     truth = np.asarray(y, dtype=np.float64 if metric.needs == "value" else np.int64)
     if metric.name == "roc_auc":
         area, influence = _auc_influence(truth, prediction, weight)

@@ -32,7 +32,7 @@ from adanet_py.controllers import Controller, name_of
 from adanet_py.executors import Event, Executor, LocalExecutor
 from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
-from adanet_py.metrics import METRICS
+from adanet_py.metrics import get_metric
 from adanet_py.placement import make_job
 from adanet_py.plan import (
     MEMBERS,
@@ -86,7 +86,7 @@ class Search:
     warned: bool = False  # that the controller mixes families
 
     def __post_init__(self) -> None:
-        self.metric = METRICS[self.prepared.metric]
+        self.metric = get_metric(self.prepared.metric)
         self.space = for_task(self.space, self.prepared.task)
         self.load = Workload(
             spec=self.prepared.source.spec,

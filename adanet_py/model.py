@@ -124,8 +124,12 @@ class Model:
         outputs = self._outputs(table.frame)
         if self.task == "regression":
             y = y.astype(np.float64) * self.target.scale + self.target.mean
-        names = [self.metric, *(n for n, m in METRICS.items() if self.task in m.tasks)]
-        return {n: score(n, y, outputs) for n in dict.fromkeys(names)}
+        known = [
+            m.name
+            for m in METRICS.values()
+            if self.task in m.tasks and (m.domain is None or m.domain.holds(y).all())
+        ]
+        return {n: score(n, y, outputs) for n in dict.fromkeys([self.metric, *known])}
 
     def _frame(self, data: Any) -> pd.DataFrame:
         import pandas as pd

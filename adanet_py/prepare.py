@@ -19,7 +19,7 @@ from adanet_py.data.table import read_table
 from adanet_py.data.target import Target, fit_target, infer_task
 from adanet_py.errors import ConfigError
 from adanet_py.journal import write_atomic
-from adanet_py.metrics import METRICS, check_values, resolve_metric
+from adanet_py.metrics import check_values, resolve_metric
 
 if TYPE_CHECKING:
     from adanet_py.config import SearchConfig
@@ -79,10 +79,10 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
     )
     assert table.target is not None
     task = infer_task(table.target, config.task)
-    metric = resolve_metric(config.metric, task).name
+    metric = resolve_metric(config.metric, task)
     target = fit_target(table.target, task)
     if task == "regression":
-        check_values(METRICS[metric], numbers(table.target))
+        check_values(metric, numbers(table.target))
     columns, notes = infer_columns(table.frame, types=types, strict=config.strict)
     split = make_split(
         table.target,
@@ -95,7 +95,7 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
     )
     if table.weight is not None:
         check_weights(np.asarray(table.weight), split)
-    return _Read(table, task, metric, target, columns, split, (*table.notes, *notes))
+    return _Read(table, task, metric.name, target, columns, split, (*table.notes, *notes))
 
 
 @dataclass(frozen=True)

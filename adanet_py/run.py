@@ -40,7 +40,7 @@ from adanet_py.folder import (
 )
 from adanet_py.journal import Journal, Lock, remove_leftovers
 from adanet_py.loop import Search
-from adanet_py.metrics import METRICS
+from adanet_py.metrics import get_metric
 from adanet_py.model import MODEL_FILE, Model, load
 from adanet_py.placement import find_device, make_executor
 from adanet_py.plan import best_of
@@ -315,7 +315,7 @@ def _result(folder: Path, architectures: Mapping[str, Architecture]) -> SearchRe
             "n_params": best.parameters,
         }
     model = folder / MODEL_FILE
-    metric = METRICS[prepared["metric"]]
+    metric = get_metric(prepared["metric"])
     summary = {
         "run": str(folder),
         "model": str(model) if model.exists() else None,

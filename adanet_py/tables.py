@@ -9,7 +9,7 @@ import numpy as np
 from adanet_py import leaderboard
 from adanet_py.calibration import cross_fitted, probabilities
 from adanet_py.folder import State, candidate_file
-from adanet_py.metrics import METRICS
+from adanet_py.metrics import get_metric
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
 
@@ -20,7 +20,7 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
     """Write leaderboard.csv, curves.csv and pareto.csv, into the run or another folder."""
     into = into or folder
     results = state.all_results()
-    metric = METRICS[prepared.metric]
+    metric = get_metric(prepared.metric)
     source, target = prepared.source, prepared.target
     rows = np.concatenate(prepared.split.valid)
     y = np.asarray(source.y[rows])

@@ -15,11 +15,13 @@ from adanet_py.metrics import (
     TASKS,
     check_values,
     default_metric,
+    get_metric,
     per_row_loss,
     resolve_metric,
     score,
     to_error,
     weighted_median,
+    weighted_quantile,
 )
 
 
@@ -67,6 +69,10 @@ ORACLES = {
     "r2": lambda y, v, w: skm.r2_score(y, v, sample_weight=w),
     "mape": lambda y, v, w: skm.mean_absolute_percentage_error(y, v, sample_weight=w),
     "rmsle": lambda y, v, w: skm.root_mean_squared_log_error(y, v, sample_weight=w),
+    "msle": lambda y, v, w: skm.mean_squared_log_error(y, v, sample_weight=w),
+    "poisson_deviance": lambda y, v, w: skm.mean_poisson_deviance(y, v, sample_weight=w),
+    "gamma_deviance": lambda y, v, w: skm.mean_gamma_deviance(y, v, sample_weight=w),
+    "pinball": lambda y, v, w: skm.mean_pinball_loss(y, v, sample_weight=w),
 }
 
 CASES = [(m.name, task) for m in METRICS.values() for task in m.tasks]
@@ -179,6 +185,8 @@ def test_mean_of_the_rows_is_the_metric(name, task, weighted):
     value = to_error(name, score(name, y, p, w))
     mean = np.average(rows, weights=w)
     assert mean == pytest.approx(value**2 if name in {"rmse", "rmsle"} else value, rel=1e-10)
+    direct = METRICS[name].of_mean(mean)
+    assert score(name, y, p, w) == pytest.approx(direct, rel=1e-10)
 
 
 def test_weighted_median_with_whole_weights_is_the_median_of_repeated_values():
@@ -190,22 +198,79 @@ def test_weighted_median_with_whole_weights_is_the_median_of_repeated_values():
             assert weighted_median(values, repeat.astype(float)) == pytest.approx(expected)
 
 
-def test_rmsle_takes_negative_predictions_as_zero_and_is_undefined_for_a_negative_target():
-    y = np.array([0.0, 3.0])
-    assert score("rmsle", y, np.array([-5.0, 3.0])) == 0
-    assert np.isnan(score("rmsle", -y, y))
-    with pytest.raises(DataError, match="expected a target of 0 or more, found -3"):
-        check_values(METRICS["rmsle"], -y)
-    check_values(METRICS["rmsle"], y)
-    check_values(METRICS["rmse"], -y)
+@pytest.mark.parametrize(
+    ("name", "least", "below"),
+    [
+        ("rmsle", "more than -1", -1.0),
+        ("msle", "more than -1", -3.0),
+        ("poisson_deviance", "0 or more", -0.5),
+        ("gamma_deviance", "more than 0", 0.0),
+    ],
+)
+def test_a_target_outside_the_domain_of_a_metric_is_an_error(name, least, below):
+    y = np.array([below, 3.0])
+    with pytest.raises(DataError, match=f"expected a target of {least}, found {below:g}"):
+        check_values(METRICS[name], y)
+    check_values(METRICS[name], np.array([1e-3, 3.0]))
+    check_values(METRICS["rmse"], y)
+    if below < 0:
+        assert np.isnan(score(name, y, np.abs(y)))
 
 
-def test_rmsle_of_a_zero_that_went_through_float32_is_that_of_a_zero():
+@pytest.mark.parametrize("name", ["rmsle", "msle", "poisson_deviance", "gamma_deviance"])
+def test_a_prediction_outside_the_domain_is_worse_than_any_inside(name):
+    y = np.array([1.0, 3.0])
+    inside = score(name, y, np.array([1e-9, 3.0]))
+    outside = score(name, y, np.array([-2.0, 3.0]))
+    assert inside < outside < np.inf
+
+
+def test_log_and_deviance_metrics_equal_scikit_learns_wherever_those_are_defined():
+    y, v = np.array([-0.9, 0.0, 3.0]), np.array([0.0, -0.99, 2.0])
+    assert score("msle", y, v) == pytest.approx(skm.mean_squared_log_error(y, v), rel=1e-12)
+    y, v = np.array([0.0, 0.0, 3.0, 7.0]), np.array([1e-12, 4.0, 1e-12, 9.0])
+    assert score("poisson_deviance", y, v) == pytest.approx(
+        skm.mean_poisson_deviance(y, v), rel=1e-12
+    )
+    y = y + 1e-9
+    assert score("gamma_deviance", y, v) == pytest.approx(skm.mean_gamma_deviance(y, v), rel=1e-12)
+
+
+def test_a_pinball_metric_has_its_level_in_its_name():
+    rng = np.random.default_rng(6)
+    y, v, w = rng.normal(size=50), rng.normal(size=50), rng.uniform(size=50)
+    for level in (0.05, 0.5, 0.9):
+        metric = resolve_metric(f"pinball:{level}", "regression")
+        assert get_metric(metric.name).name == metric.name
+        assert metric.quantile == level
+        assert score(metric, y, v, w) == pytest.approx(
+            skm.mean_pinball_loss(y, v, sample_weight=w, alpha=level), rel=1e-12
+        )
+    for name in ("pinball:1", "pinball:0", "pinball:nan", "pinball:high"):
+        with pytest.raises(ConfigError, match=r"between 0 and 1, such as pinball:0\.9, found"):
+            get_metric(name)
+    with pytest.raises(ConfigError, match=r"Unknown metric 'rmse:0\.9'"):
+        get_metric("rmse:0.9")
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.75])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_weighted_quantile_is_the_best_constant_for_pinball(level, weighted):
+    rng = np.random.default_rng(8)
+    y = rng.normal(size=40)
+    w = rng.integers(0, 4, 40).astype(float) if weighted else None
+    best = weighted_quantile(y, level, w)
+    metric = f"pinball:{level}"
+    least = min(score(metric, y, np.full(40, v), w) for v in y)
+    assert score(metric, y, np.full(40, best), w) == pytest.approx(least, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["rmsle", "poisson_deviance"])
+def test_a_zero_that_went_through_float32_is_a_zero(name):
     y = np.array([0.0, 2.0, 1e6])
     mean, scale = y.mean(), y.std()
     back = ((y - mean) / scale).astype(np.float32).astype(float) * scale + mean
-    assert np.isfinite(score("rmsle", back, y))
-    assert score("rmsle", back, y) < 0.2
+    assert score(name, back, np.maximum(y, 1e-3)) < 0.2
 
 
 @pytest.mark.parametrize("task", TASKS)

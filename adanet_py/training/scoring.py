@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adanet_py.calibration import cross_fitted, fit_temperature, probabilities
-from adanet_py.metrics import METRICS, Metric, score, to_error
-
-# Metrics of probabilities that a temperature changes; ranks and labels it leaves alone.
-_CALIBRATED = ("log_loss", "brier")
+from adanet_py.metrics import Metric, get_metric, score, to_error
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Scorer:
         target: tuple[float, float],
     ) -> Scorer:
         """A scorer for the metric called `metric`; `target` is (mean, scale)."""
-        return cls(METRICS[metric], task, y, weight, *target)
+        return cls(get_metric(metric), task, y, weight, *target)
 
     def __call__(self, outputs: np.ndarray, temperature: float | np.ndarray = 1.0) -> float:
         """The metric of outputs [N, n_outputs]; NaN where they are not finite."""
@@ -68,7 +65,7 @@ class Scorer:
         The one temperature is fitted on the scored rows themselves, which is cheap and moves the
         value by far less than the differences that matter there.
         """
-        t = self.temperature(outputs, start) if self.metric.name in _CALIBRATED else start
+        t = self.temperature(outputs, start) if self.metric.calibrated else start
         return self(outputs, t), t
 
     def error(self, value: float) -> float:

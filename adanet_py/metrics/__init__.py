@@ -1,0 +1,41 @@
+"""Metrics: every score a run can be judged by, in its natural sign and unit."""
+
+from adanet_py.metrics.metric import (
+    CLASSIFICATION,
+    REGRESSION,
+    TASKS,
+    Domain,
+    Metric,
+    weighted_median,
+    weighted_quantile,
+)
+from adanet_py.metrics.names import (
+    ALIASES,
+    METRICS,
+    check_name,
+    check_values,
+    default_metric,
+    get_metric,
+    resolve_metric,
+)
+from adanet_py.metrics.scoring import per_row_loss, score, to_error
+
+__all__ = [
+    "ALIASES",
+    "CLASSIFICATION",
+    "METRICS",
+    "REGRESSION",
+    "TASKS",
+    "Domain",
+    "Metric",
+    "check_name",
+    "check_values",
+    "default_metric",
+    "get_metric",
+    "per_row_loss",
+    "resolve_metric",
+    "score",
+    "to_error",
+    "weighted_median",
+    "weighted_quantile",
+]

@@ -1,0 +1,104 @@
+"""Names of metrics, their other spellings, and the metric a run asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adanet_py.errors import ConfigError, DataError, nearest
+from adanet_py.metrics import classification, regression
+from adanet_py.metrics.metric import Metric
+
+METRICS: dict[str, Metric] = {m.name: m for m in (*classification.METRICS, *regression.METRICS)}
+
+# Other spellings: those of scikit-learn's scorers and functions, and two common short names.
+ALIASES: dict[str, str] = {
+    "neg_log_loss": "log_loss",
+    "roc_auc_ovr": "roc_auc",
+    "auc": "roc_auc",
+    "f1_binary": "f1",
+    "matthews_corrcoef": "matthews",
+    "mcc": "matthews",
+    "brier_score": "brier",
+    "brier_score_loss": "brier",
+    "neg_brier_score": "brier",
+    "root_mean_squared_error": "rmse",
+    "neg_root_mean_squared_error": "rmse",
+    "mean_squared_error": "mse",
+    "neg_mean_squared_error": "mse",
+    "mean_absolute_error": "mae",
+    "neg_mean_absolute_error": "mae",
+    "median_absolute_error": "median_ae",
+    "neg_median_absolute_error": "median_ae",
+    "mean_absolute_percentage_error": "mape",
+    "neg_mean_absolute_percentage_error": "mape",
+    "root_mean_squared_log_error": "rmsle",
+    "neg_root_mean_squared_log_error": "rmsle",
+    "mean_squared_log_error": "msle",
+    "neg_mean_squared_log_error": "msle",
+    "mean_poisson_deviance": "poisson_deviance",
+    "neg_mean_poisson_deviance": "poisson_deviance",
+    "mean_gamma_deviance": "gamma_deviance",
+    "neg_mean_gamma_deviance": "gamma_deviance",
+    "mean_pinball_loss": "pinball",
+}
+
+
+def default_metric(task: str) -> str:
+    """The metric a run is judged by where none is asked for: "rmse" or "log_loss"."""
+    return "rmse" if task == "regression" else "log_loss"
+
+
+def get_metric(name: str) -> Metric:
+    """The metric called `name` in any of its spellings; "pinball:0.9" is pinball at level 0.9.
+
+    Raises ConfigError where there is none.
+    """
+    key, _, level = name.strip().lower().replace("-", "_").partition(":")
+    key = ALIASES.get(key, key)
+    if key == "pinball" and level:
+        return regression.pinball(_level(level))
+    if level or key not in METRICS:
+        raise ConfigError(
+            f"Unknown metric {name!r}.{nearest(key, [*METRICS, *ALIASES])} "
+            f"Known: {', '.join(METRICS)}."
+        )
+    return METRICS[key]
+
+
+def _level(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            "The metric pinball: expected a level between 0 and 1, such as pinball:0.9, found "
+            f"{text!r}."
+        ) from None
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError where no metric is called `name`, of whatever task."""
+    get_metric(name)
+
+
+def resolve_metric(name: str | None, task: str) -> Metric:
+    """The metric called `name` (or its scikit-learn spelling), or the default of `task`.
+
+    Raises ConfigError where there is none, or where it is not for `task`.
+    """
+    metric = get_metric(default_metric(task) if name is None else name)
+    if task not in metric.tasks:
+        fitting = ", ".join(m.name for m in METRICS.values() if task in m.tasks)
+        raise ConfigError(
+            f"Metric {metric.name!r} is for {' and '.join(metric.tasks)} tasks, "
+            f"but this task is {task}. Metrics for it: {fitting}."
+        )
+    return metric
+
+
+def check_values(metric: Metric, y: np.ndarray) -> None:
+    """Raise DataError where the metric is not defined for the numbers `y` [N] of a target."""
+    if metric.domain is not None and not metric.domain.holds(y).all():
+        raise DataError(
+            f"Metric {metric.name!r}: expected a target of {metric.domain}, found {y.min():g}. "
+            "Use another metric, such as rmse or mae."
+        )
