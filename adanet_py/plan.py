@@ -16,6 +16,8 @@ import numpy as np
 from adanet_py.architectures import Architecture
 from adanet_py.records import Candidate, DataSpec, Group, History, Result
 from adanet_py.space import SearchSpace
+from adanet_py.training.batches import rows_per_step
+from adanet_py.training.general import GENERAL
 
 MEMBERS = 8  # candidates of a group, where time allows
 FLOPS = 2.0e10  # per second and core, before anything is measured
@@ -24,8 +26,10 @@ ROW_EPOCHS = 6.0e5  # rows x epochs a candidate is trained for, within the bound
 EPOCHS = (12, 160)
 LONGER = (1.0, 4.0)  # bounds of sqrt(minutes), by which more time lengthens the training
 FEWEST_EPOCHS = 4
+FULL_BATCH_STEPS = 300  # an epoch is one step there, and a few dozen steps train nothing
+ONE_SAMPLE_STEPS = 30_000  # an epoch is as many steps as rows there
 EVALUATIONS = 30  # per candidate
-PATIENCE = 8  # evaluations
+PATIENCE = int(GENERAL["patience"].default)  # type: ignore[arg-type]  # evaluations
 RUNGS = ((1 / 8, 1 / 2), (1 / 3, 1 / 4))  # (share of the steps, share of the members that stay)
 SHARES = 4  # a group may take a quarter of a worker's time
 
@@ -54,7 +58,7 @@ def step_flops(candidate: Candidate, load: Workload) -> float:
 def batch_size(candidate: Candidate, load: Workload) -> int:
     """Rows of one step."""
     static = load.architectures[candidate.architecture].complete(candidate.static)
-    return min(int(static["batch_size"]), load.rows)  # type: ignore[arg-type]
+    return rows_per_step(static, load.rows)
 
 
 def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed: float) -> float:
@@ -90,14 +94,25 @@ def full_epochs(rows: int, seconds: float | None = None) -> int:
     return int(np.clip(round(longer * ROW_EPOCHS / rows), *EPOCHS))
 
 
+def planned_epochs(candidate: Candidate, load: Workload) -> int:
+    """Epochs of the candidate under its sampling regime, before its group is fitted in."""
+    epochs, rows = full_epochs(load.rows, load.seconds), batch_size(candidate, load)
+    regime = candidate.static.get("sampling", "mini_batch")
+    if regime == "full_batch":
+        return max(epochs, FULL_BATCH_STEPS)
+    if regime == "one_sample":
+        return min(epochs, max(1, ONE_SAMPLE_STEPS * rows // load.rows))
+    return epochs
+
+
 def size_group(
     candidate: Candidate, load: Workload, speed: float, left: float | None, most: int
-) -> tuple[int, int]:
+) -> tuple[int, float]:
     """(members, epochs) of a group of the candidate's family; (0, 0) when nothing fits.
 
     `left` are the seconds until the deadline, `most` the candidates still wanted.
     """
-    epochs, members = full_epochs(load.rows, load.seconds), min(MEMBERS, most)
+    epochs, members = planned_epochs(candidate, load), min(MEMBERS, most)
     if load.seconds is None:
         return members, epochs
     share = load.seconds / SHARES if left is None else min(load.seconds / SHARES, left)
@@ -109,10 +124,10 @@ def size_group(
 
     while members > 2 and cost(members, epochs) > share and cost(members, epochs / 3) > share:
         members = (members + 1) // 2
-    fitting = int(share / cost(members, 1.0))
+    fitting = share / cost(members, 1.0)
     if fitting < FEWEST_EPOCHS and left is not None and left < load.seconds / SHARES:
         return 0, 0  # too little time left for anything that could win
-    return members, int(np.clip(fitting, 1, epochs))
+    return members, min(int(fitting), epochs) if fitting >= 1 else max(fitting, 1e-3)
 
 
 def make_group(

@@ -226,7 +226,8 @@ class Group:
     rungs: tuple[int, ...] = ()
     keep: tuple[int, ...] = ()
     evaluate_every: int = 1
-    patience: int = 0  # evaluations without improvement; 0 = never stop early
+    patience: int = 0  # evaluations without improvement; 0 = never stop early; a candidate may
+    # have its own, unless the group has none
     engine: str = "stacked"
     controllers: tuple[str, ...] = ()  # who proposed each candidate
     order_seed: int = 0  # seed of the batch order, the same for a whole run

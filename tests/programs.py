@@ -13,7 +13,7 @@ from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.data.source import ArraySource, write_arrays
 from adanet_py.data.splits import Split
 from adanet_py.records import Candidate, DataSpec, Scalar
-from adanet_py.training.batches import BatchOrder
+from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import Program, Tensors
 from adanet_py.training.jobs import Setting
 from adanet_py.training.optimizers import OPTIMIZERS
@@ -125,7 +125,8 @@ def make_program(
         torch.from_numpy(arrays["y"]).to(dtype),
         torch.from_numpy(arrays["weight"]).to(dtype) if weighted else None,
     )
-    order = BatchOrder(make_split(rows, folds).train, int(static["batch_size"]), seed=7)
+    train = make_split(rows, folds).train
+    order = BatchOrder(train, rows_per_step(static, max(len(r) for r in train)), seed=7)
     return Program(
         architecture,
         OPTIMIZERS[candidates[0].optimizer],

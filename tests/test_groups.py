@@ -467,12 +467,47 @@ def test_out_of_memory_goes_on_in_halves_with_the_same_results(
 def test_one_candidate_too_large_is_a_result_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = make_run(tmp_path, make_spec())
+    notes: list[str] = []
+
+    def emit(event: dict[str, Any]) -> None:
+        notes.append(event["message"])
+
+    setting = make_run(tmp_path, make_spec(), emit=emit)
     out_of_memory_above(0, torch.OutOfMemoryError("no room\nfor this"), monkeypatch)
     results = jobs.run_group(job_group((0.1, 0.2)), setting)
     assert [r.status for r in results] == [Status.OUT_OF_MEMORY] * 2
     assert all(r.message == "no room" for r in results)
     assert [r.controller for r in results] == ["a", "b"]
+    cuts = [n.split()[-1] for n in notes if "cut into" in n]
+    assert cuts == ["2.", "4.", "8.", "16.", "32.", "64."] * 2
+
+
+def test_one_candidate_too_large_goes_on_in_micro_batches_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(program: Program, plan: Plan) -> list[Track]:
+        if program.pieces < 4:
+            raise torch.OutOfMemoryError("no room")
+        return train(program, plan)
+
+    setting = make_run(tmp_path, make_spec(), dtype=torch.float64)
+    (whole,) = jobs.run_group(job_group((0.1,)), setting)
+    monkeypatch.setattr(jobs, "train", fake)
+    (cut,) = jobs.run_group(job_group((0.1,)), setting)
+    assert cut.status is whole.status is Status.COMPLETE
+    for name, value in whole.metrics.items():
+        assert cut.metrics[name] == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_a_candidate_may_have_its_own_patience(engine: str) -> None:
+    candidates = [replace(c, numeric={"lr": 0.0, "patience": p}) for c, p in zip(
+        family((0.0, 0.1, 0.2)), (0.0, 1.0, 3.0), strict=True)]  # fmt: skip
+    group = make_group(candidates, steps=20, evaluate_every=2, patience=5, engine=engine)
+    (never, soon, later), _, _ = run(group)
+    assert [t.steps for t in (never, soon, later)] == [20, 4, 8]
+    unbounded, _, _ = run(replace(group, patience=0))
+    assert [t.steps for t in unbounded] == [20, 20, 20]
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(

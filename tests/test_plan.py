@@ -111,7 +111,23 @@ def test_a_group_is_estimated_to_fit_its_share_of_the_time() -> None:
         members, epochs = plan.size_group(chosen, load, 1.0, None, 100)
         steps = epochs * load.rows / plan.batch_size(chosen, load)
         each = plan.seconds_per_step(chosen, plan.average_members(members), load, 1.0)
-        assert epochs == 1 or steps * each <= load.seconds / plan.SHARES
+        assert steps * each <= 1.001 * load.seconds / plan.SHARES
+
+
+@pytest.mark.parametrize("rows", [100, 5000, 200_000])
+def test_sampling_regimes_differ_in_steps_and_are_bounded(rows: int) -> None:
+    def steps(regime: str, **changes: Any) -> int:
+        chosen, load = candidate(sampling=regime), work(rows, **changes)
+        members, epochs = plan.size_group(chosen, load, 1.0, None, 8)
+        return plan.make_group(0, [chosen] * members, [], epochs, load, "stacked").steps
+
+    assert steps("full_batch") == plan.FULL_BATCH_STEPS
+    assert steps("one_sample") <= max(plan.ONE_SAMPLE_STEPS, rows)
+    assert steps("one_sample") % rows == 0
+    per_epoch = max(1, round(rows / 256))
+    assert steps("mini_batch") == plan.full_epochs(rows) * per_epoch
+    # A time budget may cut the only epoch of a large table short.
+    assert steps("one_sample", seconds=60.0) < 60.0 / plan.SHARES / plan.STEP_SECONDS
 
 
 def test_more_time_and_more_speed_never_buy_less() -> None:

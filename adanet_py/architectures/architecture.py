@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 # Every architecture has these: how many rows one step sees, and how columns become inputs.
 SHARED_STATIC: Mapping[str, Knob] = {
-    "batch_size": Knob(256, 1, 1 << 20, log=True, doc="rows per optimizer step"),
+    "sampling": Knob(
+        "mini_batch",
+        choices=("mini_batch", "full_batch", "one_sample"),
+        doc="rows of an optimizer step: batch_size of them, all, or one at a time",
+    ),
+    "batch_size": Knob(256, 1, 1 << 20, log=True, doc="rows of a mini-batch"),
     "scaling": Knob(
         "quantile", choices=("quantile", "robust"), doc="scaling of the numeric columns"
     ),

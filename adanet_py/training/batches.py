@@ -7,8 +7,13 @@ All candidates of a run see the same order (common random numbers).
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
+
+from adanet_py.records import Scalar
 
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -73,10 +78,27 @@ def member_seed(seed: int, fold: int) -> int:
     return int(hash_words(seed, fold, 1)) & 0x7FFFFFFF
 
 
-def noise_starts(start: int, stop: int, layers: int) -> npt.NDArray[np.int64]:
-    """Where each dropout layer's window into the noise begins: [steps, layers].
+def noise_starts(start: int, stop: int, layers: int, pieces: int = 1) -> npt.NDArray[np.int64]:
+    """Where each noisy layer's window into the noise begins: [steps, pieces, layers].
 
-    The steps are [start, stop). Members share the places; their noise differs.
+    The steps are [start, stop), each of so many micro-batches. Members share the places; their
+    noise differs.
     """
-    steps = np.arange(start, stop).reshape(-1, 1)
-    return (hash_words(steps, np.arange(layers)) >> np.uint64(33)).astype(np.int64)
+    steps = np.arange(start, stop).reshape(-1, 1, 1)
+    places = np.arange(pieces * layers).reshape(1, pieces, layers)
+    return (hash_words(steps, places) >> np.uint64(33)).astype(np.int64)
+
+
+def rows_per_step(static: Mapping[str, Scalar], rows: int) -> int:
+    """Rows of one optimizer step under the candidate's sampling regime, of `rows` in all."""
+    regime = static.get("sampling", "mini_batch")
+    if regime == "full_batch":
+        return rows
+    return 1 if regime == "one_sample" else min(int(static["batch_size"]), rows)  # type: ignore[arg-type]
+
+
+def micro_batches(batch: int, most: int, pieces: int = 1) -> list[slice]:
+    """Cut a batch into at least `pieces` equal parts of at most `most` rows each."""
+    count = max(pieces, -(-batch // max(1, most)))
+    ends = np.linspace(0, batch, min(count, batch) + 1).round().astype(int).tolist()
+    return [slice(a, b) for a, b in itertools.pairwise(ends)]

@@ -1,4 +1,7 @@
-"""Numeric hyperparameters that apply to every candidate; no torch at import."""
+"""Numeric hyperparameters that apply to every candidate; no torch at import.
+
+A value of 0 turns each of them off; what no member of a group uses costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,29 @@ from adanet_py.records import Knob
 
 GENERAL: dict[str, Knob] = {
     "warmup": Knob(0.0, 0.0, 0.9, doc="share of all steps over which the learning rate rises"),
-    "clip_norm": Knob(0.0, 0.0, 1e6, doc="largest gradient norm of a member; 0 = no clipping"),
+    "clip_value": Knob(0.0, 0.0, 1e6, doc="gradients are cut to [-clip_value, clip_value]"),
+    "clip_norm": Knob(0.0, 0.0, 1e6, doc="largest gradient norm of a member"),
+    "agc": Knob(
+        0.0,
+        0.0,
+        1e3,
+        doc="largest gradient norm of a hidden unit, as a share of its weights' norm "
+        "(adaptive gradient clipping, Brock et al. 2021)",
+    ),
+    "decoupled_decay": Knob(
+        0.0, 0.0, 10.0, doc="weight decay beside the gradient: w <- w - lr decoupled_decay w"
+    ),
+    "bias_decay": Knob(
+        0.0, 0.0, 1.0, doc="share of the weight decay that biases, norms and scales get too"
+    ),
+    "l1": Knob(0.0, 0.0, 10.0, doc="adds l1 |w| of the weight matrices to the loss"),
+    "max_norm": Knob(
+        0.0, 0.0, 1e6, doc="largest norm of a unit's incoming weights (Srivastava et al. 2014)"
+    ),
     "label_smoothing": Knob(
         0.0, 0.0, 0.9, doc="share of the target spread over all classes (classification)"
+    ),
+    "patience": Knob(
+        8.0, 0.0, 1e6, doc="evaluations without improvement after which training stops"
     ),
 }

@@ -150,7 +150,8 @@ def _leave(engine: Any, tracks: list[Track], group: Group, step: int) -> None:
     alive = list(engine.alive)
     if group.patience:
         for c in alive:
-            if tracks[c].status is None and tracks[c].stale >= group.patience:
+            patience = tracks[c].candidate.numeric.get("patience", group.patience)
+            if tracks[c].status is None and 0 < patience <= tracks[c].stale:
                 tracks[c].status = Status.CONVERGED
     if step in group.rungs:
         keep = group.keep[group.rungs.index(step)]

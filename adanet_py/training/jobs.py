@@ -28,7 +28,7 @@ from adanet_py.data.source import ArraySource
 from adanet_py.data.splits import Split
 from adanet_py.journal import write_atomic
 from adanet_py.records import Group, Result, Status
-from adanet_py.training.batches import BatchOrder
+from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import (
     Program,
     Tensors,
@@ -42,6 +42,7 @@ from adanet_py.training.scoring import Scorer
 
 TRAIN_SAMPLE = 2000  # training rows the training score is measured on
 LATENCY_ROWS = 1000
+MOST_PIECES = 64  # micro-batches of a step that are tried before giving up
 
 
 def run_job(job: dict[str, Any], emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:
@@ -92,6 +93,7 @@ class Setting:
     should_stop: Callable[[], bool]
     checkpoint_seconds: float = 5.0
     dtype: torch.dtype = torch.float32
+    pieces: int = 1  # micro-batches of a step at least
 
     def scorer(self, rows: np.ndarray) -> Scorer:
         """The run's metric on `rows`."""
@@ -102,7 +104,10 @@ class Setting:
 
 
 def run_group(group: Group, setting: Setting) -> list[Result]:
-    """Train a group; out of memory, the same candidates go on in two halves."""
+    """Train a group; out of memory, the same candidates go on in two halves.
+
+    A single one goes on with its batches cut in halves, quarters ..., gradients accumulated.
+    """
     checkpoint = setting.run / "checkpoints" / f"{group.index}-{_digest(group)}.safetensors"
     try:
         return _run_whole(group, setting, checkpoint)
@@ -114,8 +119,13 @@ def run_group(group: Group, setting: Setting) -> list[Result]:
         torch.cuda.empty_cache()
     count = len(group.candidates)
     if count == 1:
-        result = Result(group.candidates[0], Status.OUT_OF_MEMORY, message=message)
-        return [_describe(result, group, 0)]
+        pieces = 2 * setting.pieces
+        if pieces > MOST_PIECES:
+            result = Result(group.candidates[0], Status.OUT_OF_MEMORY, message=message)
+            return [_describe(result, group, 0)]
+        note = f"Candidate {group.candidates[0].id} did not fit into memory; "
+        setting.emit({"kind": "note", "message": f"{note}its batches are cut into {pieces}."})
+        return run_group(group, replace(setting, pieces=pieces))
     note = f"Group {group.index} of {count} candidates did not fit into memory; going on in halves."
     setting.emit({"kind": "note", "message": note})
     results = []
@@ -145,7 +155,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def make_program(group: Group, setting: Setting) -> Program:
     """The program of a group on the setting's data."""
     static = setting.architecture.complete(group.candidates[0].static)
-    order = BatchOrder(setting.split.train, int(static["batch_size"]), group.order_seed)  # type: ignore[arg-type]
+    rows = setting.split.train
+    batch = rows_per_step(static, max(len(r) for r in rows))
+    order = BatchOrder(rows, batch, group.order_seed)
     return Program(
         setting.architecture,
         OPTIMIZERS[group.candidates[0].optimizer],
@@ -156,6 +168,7 @@ def make_program(group: Group, setting: Setting) -> Program:
         load_tensors(setting, str(static["scaling"])),
         setting.device,
         setting.dtype,
+        setting.pieces,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,78 @@ def test_equals_plain_pytorch_with_weighted_rows(fused: str, folds: int) -> None
     check_oracle(fused, program)
     plain = trace(fused, mixed("mlp", folds=folds))
     assert not torch.allclose(trace(fused, program)["loss 0"], plain["loss 0"])
+
+
+CONSTRAINTS: dict[str, dict[str, float]] = {
+    "l1": {"l1": 0.03},
+    "clip_value": {"clip_value": 3e-3},
+    "clip_norm": {"clip_norm": 0.05},
+    "agc": {"agc": 0.01},
+    "decoupled_decay": {"decoupled_decay": 2.0},
+    "bias_decay": {"weight_decay": 0.5, "bias_decay": 0.5},
+    "max_norm": {"max_norm": 0.4},
+}
+
+
+def constrained(architecture: str, changes: dict[str, float], optimizer: str) -> Program:
+    """Every second candidate is constrained."""
+    numeric = [m | (changes if i % 2 == 0 else {}) for i, m in enumerate(MIXED)]
+    candidates = make_candidates(
+        architecture, numeric, optimizer=optimizer, schedules=["constant"],
+        embedding="piecewise_linear",
+    )  # fmt: skip
+    return make_program(candidates, make_spec(), steps=STEPS)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "tabm"])
+@pytest.mark.parametrize("name", [*CONSTRAINTS, "all"])
+def test_equals_plain_pytorch_with_constraints(fused: str, name: str, architecture: str) -> None:
+    chosen = CONSTRAINTS.values() if name == "all" else [CONSTRAINTS[name]]
+    changes = {k: v for c in chosen for k, v in c.items()}
+    program = constrained(architecture, changes, "momentum")
+    check_oracle(fused, program)
+    free, bound = (trace(fused, p) for p in (constrained(architecture, {}, "momentum"), program))
+    moved = [not torch.equal(free["valid 1"][k], bound["valid 1"][k]) for k in range(4)]
+    assert moved == [True, False, True, False]
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_micro_batches_add_up_to_the_batch(engine_name: str, norm: str, weighted: bool) -> None:
+    numeric = [{k: v for k, v in m.items() if k != "dropout"} for m in MIXED]
+    candidates = make_candidates("mlp", numeric, norm=norm)
+    whole = make_program(candidates, make_spec(), steps=STEPS, folds=2, weighted=weighted)
+    for pieces in (3, 16, 1000):
+        cut = replace(whole, pieces=pieces)
+        check_same(trace(engine_name, cut, [0, 2]), trace(engine_name, whole, [0, 2]), 1e-9)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_equals_plain_pytorch_in_micro_batches(fused: str, norm: str) -> None:
+    check_oracle(fused, replace(mixed("mlp", norm=norm, folds=2), pieces=2))
+
+
+def test_a_large_batch_is_cut_whatever_the_group(
+    engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adanet_py.training.engines import program as module
+
+    monkeypatch.setitem(module.MICRO_BYTES, "cpu", 4000)
+    for count in (1, 4):
+        program = mixed("mlp", order=list(range(count)))
+        engine = make_engine(engine_name, program)
+        sizes = [p.stop - p.start for p in engine._pieces]
+        assert sum(sizes) == 16
+        assert 1 < len(sizes) < 16
+        assert max(sizes) - min(sizes) <= 1
+        assert len(sizes) == len(make_engine("separate", mixed("mlp"))._pieces)
+
+
+@pytest.mark.parametrize("sampling", ["full_batch", "one_sample"])
+def test_equals_plain_pytorch_in_every_sampling_regime(fused: str, sampling: str) -> None:
+    program = mixed("mlp", folds=2, sampling=sampling, norm="layer")
+    assert program.order.batch_size == {"full_batch": 40, "one_sample": 1}[sampling]
+    check_oracle(fused, program)
 
 
 def test_selecting_one_candidate_equals_plain_pytorch(fused: str) -> None:
@@ -293,9 +366,13 @@ def test_seeds_differ_between_candidates_and_folds() -> None:
 
 def test_dropout_places_are_a_function_of_step_and_layer() -> None:
     whole = noise_starts(0, 20, 3)
-    assert whole.shape == (20, 3)
+    assert whole.shape == (20, 1, 3)
     np.testing.assert_array_equal(noise_starts(7, 12, 3), whole[7:12])
     assert len(set(whole.ravel().tolist())) == 60
+    pieces = noise_starts(0, 20, 3, pieces=4)
+    assert pieces.shape == (20, 4, 3)
+    np.testing.assert_array_equal(pieces[:, :1], whole)
+    assert len(set(pieces.ravel().tolist())) == 240
 
 
 @pytest.mark.parametrize("batch", [1, 7, 16, 40, 1000])

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from adanet_py.architectures.architecture import Architecture
-from adanet_py.architectures.layers import Dropout, is_decayed
+from adanet_py.architectures.layers import Dropout, is_decayed, noise_pool
 from adanet_py.records import Candidate, DataSpec
-from adanet_py.training.batches import BatchOrder, member_seed
+from adanet_py.training.batches import BatchOrder, member_seed, micro_batches
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import Loss, default_loss
 from adanet_py.training.optimizers import Optimizer, Part, make_parts
 from adanet_py.training.schedules import learning_rates
+
+# Bytes of activations a member keeps for its backward pass at most; a larger batch is cut into
+# micro-batches whose gradients are added up.
+MICRO_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Program:
     data: Tensors
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    pieces: int = 1  # micro-batches of a step at least, where memory is short
 
     def __post_init__(self) -> None:
         families = {c.family for c in self.candidates}
@@ -57,6 +62,16 @@ class Program:
     def loss(self) -> Loss:
         """The training loss of the task."""
         return default_loss(self.spec.task)
+
+    def micro_batches(self, module: nn.Module) -> list[slice]:
+        """The parts of a batch whose gradients are accumulated, one at a time in memory.
+
+        They depend on the network and the device alone, not on the group. Batch norm sees the
+        statistics of each part (ghost batch norm, Hoffer et al. 2017); all else is as in one go.
+        """
+        limit = MICRO_BYTES.get(self.device.type, MICRO_BYTES["cpu"])
+        most = limit // row_bytes(self, module)
+        return micro_batches(self.order.batch_size, most, self.pieces)
 
     def seeds(self) -> list[int]:
         """The seed of every member [K]."""
@@ -109,6 +124,26 @@ def build_module(
         if knob.startswith("knob_"):
             buffer.fill_(values[knob.removeprefix("knob_")])
     return module
+
+
+def row_bytes(program: Program, module: nn.Module) -> int:
+    """Bytes one member keeps per row for its backward pass."""
+    module.train()
+    pool = noise_pool(0).to(program.device)
+    for layer in dropouts(module).values():
+        layer.noise = pool
+    count = min(program.order.batch_size, 64)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(program.data.numeric[:count], program.data.category[:count])
+    for parameter in module.parameters():
+        kept.pop(parameter.data_ptr(), None)
+    return max(1, sum(kept.values()) // max(1, count))
 
 
 def parts_of(module: nn.Module) -> tuple[Part, ...]:

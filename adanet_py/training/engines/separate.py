@@ -39,6 +39,7 @@ class SeparateEngine:
             pool = noise_pool(seed).to(program.device)
             for layer in dropouts(module).values():
                 layer.noise = pool
+        self._pieces = program.micro_batches(program.build(0))
         self.optimizers = [self._optimizer(m) for m in range(members)]
         self.rates = program.rates()
         self.hp = [numeric_values(program.optimizer, c) for c in program.candidates] * program.folds
@@ -59,7 +60,7 @@ class SeparateEngine:
         no = [p for n, p in named if not is_decayed(n, tuple(p.shape))]
         groups = [
             {"params": yes, "weight_decay": hp["weight_decay"]},
-            {"params": no, "weight_decay": 0.0},
+            {"params": no, "weight_decay": hp["weight_decay"] * hp["bias_decay"]},
         ]
         reference: torch.optim.Optimizer = self.program.optimizer.reference(groups, hp)
         return reference
@@ -73,36 +74,65 @@ class SeparateEngine:
         norm = torch.zeros_like(total)
         order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
         layers = [list(dropouts(m).values()) for m in self.modules]
-        places = noise_starts(start, stop, len(layers[0])).tolist()
+        places = noise_starts(start, stop, len(layers[0]), len(self._pieces)).tolist()
         done = start
         for s in range(stop - start):
             for m in range(k):
-                for layer, place in zip(layers[m], places[s], strict=True):
-                    layer.start = place
-                total[m] += self._step(m, start + s, order[s, m // len(self.alive)], norm)
+                rows = order[s, m // len(self.alive)]
+                self.optimizers[m].zero_grad()
+                for piece, at in zip(self._pieces, places[s], strict=True):
+                    for layer, place in zip(layers[m], at, strict=True):
+                        layer.start = place
+                    total[m] += self._backward(m, rows, piece)
+                norm[m] = self._update(m, start + s)
             done = start + s + 1
             if tick(done):
                 break
         return done, total / (done - start), norm
 
-    def _step(self, m: int, step: int, rows: Tensor, norm: Tensor) -> float:
-        data, module, optimizer = self.program.data, self.modules[m].train(), self.optimizers[m]
+    def _backward(self, m: int, rows: Tensor, piece: slice) -> float:
+        """Add the gradient of a piece of the batch `rows` [B]; its share of the loss."""
+        data, module = self.program.data, self.modules[m].train()
+        share = (piece.stop - piece.start) / len(rows)
+        rows = rows[piece]
         hp = {
             n: torch.tensor([[v]], device=rows.device, dtype=self.program.dtype)
             for n, v in self.hp[m].items()
         }
         outputs = as_members(module(data.numeric[rows], data.category[rows]), 1).unsqueeze(0)
         losses = self.program.loss.rows(outputs, data.target[rows].unsqueeze(0), hp)[0]
-        loss = (losses if data.weight is None else losses * data.weight[rows]).mean()
-        optimizer.zero_grad()
+        loss = (losses if data.weight is None else losses * data.weight[rows]).mean() * share
         loss.backward()
-        limit = self.hp[m]["clip_norm"]
-        parameters = list(module.parameters())
-        norm[m] = torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else float("inf"))
-        for group in optimizer.param_groups:
-            group["lr"] = self.rates[step, m]
-        optimizer.step()
         return float(loss.detach())
+
+    @torch.no_grad()
+    def _update(self, m: int, step: int) -> float:
+        """Clip, decay and step from the gradients in place; the gradient norm before clipping."""
+        module, hp, rate = self.modules[m], self.hp[m], float(self.rates[step, m])
+        parameters = list(module.parameters())
+        matrices = {n: p for n, p in module.named_parameters() if is_decayed(n, tuple(p.shape))}
+        for p in matrices.values():
+            assert p.grad is not None
+            p.grad.add_(p.sign(), alpha=hp["l1"])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf"))
+        if hp["clip_value"] > 0:
+            torch.nn.utils.clip_grad_value_(parameters, hp["clip_value"])
+        if hp["clip_norm"] > 0:
+            torch.nn.utils.clip_grad_norm_(parameters, hp["clip_norm"])
+        for p in list(matrices.values())[:-1]:  # the last is the output layer
+            if hp["agc"] > 0 and p.grad is not None:
+                for w, g in zip(_units(p), _units(p.grad), strict=True):
+                    _shorten(g, hp["agc"] * max(float(w.norm()), 1e-3))
+        for p in matrices.values():
+            p.mul_(1.0 - rate * hp["decoupled_decay"])
+        for group in self.optimizers[m].param_groups:
+            group["lr"] = rate
+        self.optimizers[m].step()
+        for p in matrices.values():
+            if hp["max_norm"] > 0:
+                for w in _units(p):
+                    _shorten(w, hp["max_norm"])
+        return float(norm)
 
     @torch.no_grad()
     def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
@@ -168,3 +198,17 @@ class SeparateEngine:
                     slots.setdefault(int(i), {})[slot] = value.clone()
             full["state"] = slots
             optimizer.load_state_dict(full)
+
+
+def _units(x: Tensor) -> list[Tensor]:
+    """The incoming weights of every unit, as views, of a matrix [out, in] or of n [n, in, out]."""
+    if x.dim() == 2:
+        return list(x.unbind(0))
+    return [unit for matrix in x.unbind(0) for unit in matrix.unbind(1)]
+
+
+def _shorten(x: Tensor, limit: float) -> None:
+    """Scale `x` down to the norm `limit` if it is longer."""
+    norm = float(x.norm())
+    if norm > limit:
+        x *= limit / norm

@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 
 from adanet_py.architectures.layers import noise_pool
 from adanet_py.training.batches import noise_starts
+from adanet_py.training.constraints import Constraints
 from adanet_py.training.engines.program import (
     Program,
     State,
@@ -28,6 +29,7 @@ from adanet_py.training.engines.program import (
     drops,
     merge_members,
     parts_of,
+    row_bytes,
 )
 from adanet_py.training.optimizers import Step
 
@@ -86,7 +88,10 @@ class StackedEngine:
         self.hp = program.hyperparameters()
         rates = torch.from_numpy(program.rates()).to(program.device, program.dtype)
         self.rates = rates.unsqueeze(-1)  # [steps, K, 1]
-        self._row_bytes = self._measure(modules[0])
+        # Measured on a copy, whose running statistics it moves.
+        spare = program.build(0)
+        self._row_bytes = row_bytes(program, spare)
+        self._pieces = program.micro_batches(spare)
         self._bind()
 
     @property
@@ -94,33 +99,15 @@ class StackedEngine:
         """Trainable numbers of one member."""
         return int(self.weights.shape[1])
 
-    def _measure(self, module: torch.nn.Module) -> int:
-        """Bytes one member keeps per row for its backward pass."""
-        program = self.program
-        for layer in dropouts(module).values():
-            layer.train(self.noise is not None)
-            if self.noise is not None:
-                layer.noise = self.noise[0]
-        count = min(program.order.batch_size, 64)
-        kept: dict[int, int] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            module(program.data.numeric[:count], program.data.category[:count])
-        for parameter in module.parameters():
-            kept.pop(parameter.data_ptr(), None)
-        return max(1, sum(kept.values()) // max(1, count))
-
     def _bind(self) -> None:
         """Make leaves that share memory with `weights`, and gradient storage of the same layout."""
         k, c = self.weights.shape[0], max(1, len(self.alive))
         self.gradient = torch.empty_like(self.weights)
-        self._clips = bool((self.hp["clip_norm"] > 0).any())
+        self.constraints = Constraints.make(self.parts, self.hp)
+        bias_decay = self.hp["bias_decay"]
+        self._bias_decay = bias_decay if bool((bias_decay > 0).any()) else None
         limit = ACTIVATION_BYTES.get(self.program.device.type, ACTIVATION_BYTES["cpu"])
-        each = self._row_bytes * self.program.order.batch_size
+        each = self._row_bytes * max(piece.stop - piece.start for piece in self._pieces)
         size = max(1, min(k, limit // each))
         size = -(-k // -(-k // size))  # blocks as equal as can be
         buffers = self.buffers
@@ -157,46 +144,56 @@ class StackedEngine:
         program = self.program
         order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
         layers = list(dropouts(self._train).values())
-        places = noise_starts(start, stop, len(layers)).tolist()
+        places = noise_starts(start, stop, len(layers), len(self._pieces)).tolist()
         counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
         total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
         norm = total
         done = start
         for s in range(stop - start):
-            for layer, place in zip(layers, places[s], strict=True):
-                layer.start = place
             for block in self._blocks:
-                total[block.members] += self._backward(block, order[s])
+                for j, piece in enumerate(self._pieces):
+                    for layer, place in zip(layers, places[s][j], strict=True):
+                        layer.start = place
+                    total[block.members] += self._backward(block, order[s], piece)
             with torch.no_grad():
                 # Asked before the update, which overwrites the gradient.
                 done = start + s + 1
                 last = tick(done) or done == stop
-                if self._clips or last:
+                self.constraints.penalise(self.gradient, self.weights)
+                known = last or self.constraints.clips
+                if known:
                     norm = self.gradient.norm(dim=1)
-                if self._clips:
-                    self.gradient.mul_(_clip_factor(norm.unsqueeze(1), self.hp["clip_norm"]))
-                step = Step(
-                    self.weights,
-                    self.hp,
-                    self.rates[start + s],
-                    counts[s].reshape(1, 1),
-                    self.decayed,
-                    self.parts,
-                )
-                program.optimizer.update(self.gradient, self.slots, step)
+                self.constraints.clip(self.gradient, self.weights, norm if known else None)
+                self._update(self.rates[start + s], counts[s].reshape(1, 1))
             if last:
                 break
         return done, total / (done - start), norm
 
-    def _backward(self, block: Block, rows: Tensor) -> Tensor:
-        """Put the gradient of a block's batch, rows [F, B], in place; its losses [k]."""
-        numeric, category, target, weight = self._batch(block, rows)
+    def _update(self, lr: Tensor, t: Tensor) -> None:
+        """One step of all members from the gradient; lr [K, 1], t [1, 1]."""
+        w = self.weights
+        self.constraints.decay(w, lr)
+        step = Step(w, self.hp, lr, t, self.decayed, self.parts, self._bias_decay)
+        self.program.optimizer.update(self.gradient, self.slots, step)
+        self.constraints.project(w)
+
+    def _backward(self, block: Block, rows: Tensor, piece: slice) -> Tensor:
+        """Add the gradient of a piece of a block's batch, rows [F, B]; its share of the loss [k].
+
+        The first piece overwrites what is in place.
+        """
+        numeric, category, target, weight = self._batch(block, rows[:, piece])
         outputs = self._call(self._train, block.leaves, block.buffers, numeric, category)
         losses = self.program.loss.rows(outputs, target, block.hp)
         loss = (losses if weight is None else losses * weight).mean(-1)
+        if len(self._pieces) > 1:
+            loss = loss * ((piece.stop - piece.start) / rows.shape[1])
         gradients = torch.autograd.grad(loss.sum(), list(block.leaves.values()))
         with torch.no_grad():
-            torch._foreach_copy_(block.gradients, gradients)
+            if piece.start == 0:
+                torch._foreach_copy_(block.gradients, gradients)
+            else:
+                torch._foreach_add_(block.gradients, gradients)
         return loss.detach()
 
     def _batch(self, block: Block, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -308,9 +305,3 @@ class StackedEngine:
             v.copy_(state[f"slot/{n}"])
         for n, v in self.buffers.items():
             v.copy_(state[f"buffer/{n}"])
-
-
-def _clip_factor(norm: Tensor, limit: Tensor) -> Tensor:
-    """min(1, limit / norm) per member [K, 1]; 1 where the limit is 0 (no clipping)."""
-    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    return torch.where(limit > 0, factor, torch.ones_like(factor))
