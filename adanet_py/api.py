@@ -13,6 +13,7 @@ from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError, check_known
 from adanet_py.model import Model
 from adanet_py.model import load as load_model
+from adanet_py.own import make_own
 from adanet_py.proposing import check_candidate
 from adanet_py.records import Candidate, Group, Result
 from adanet_py.run import SearchResult
@@ -21,6 +22,7 @@ from adanet_py.run import search as run_search
 if TYPE_CHECKING:
     from adanet_py.architectures import Architecture
     from adanet_py.space import SearchSpace
+    from adanet_py.training.optimizers import Optimizer
 
 
 def search(
@@ -30,6 +32,7 @@ def search(
     space: str | os.PathLike[str] | Mapping[str, Any] | SearchSpace = "table",
     controller: Any = None,
     architectures: Sequence[Architecture] = (),
+    optimizers: Sequence[Optimizer] = (),
     types: Mapping[str, str] | None = None,
     on_rung: Callable[[dict[str, Any]], None] | None = None,
     on_candidate: Callable[[Result], None] | None = None,
@@ -46,14 +49,15 @@ def search(
     Other arguments:
         space: name, file or plain values of a search space, or a `SearchSpace`.
         controller: name, function ``(space, history, n, rng) -> candidates``, or Optuna sampler.
-        architectures: your own, searched beside (or, named in `space`, instead of) the built-in.
+        architectures, optimizers: your own, searched beside (or, named in `space`, instead of) the
+            built-in.
         types: column -> numeric, boolean, category, date, text or dropped, where inference errs.
         on_rung: called with a dict (group, step, alive, candidate, validation ...) at evaluations.
         on_candidate: called with the `Result` of every finished candidate and baseline.
         on_note: called with every note (dropped columns, fallbacks); the default prints them to
             stderr.
 
-    Architectures given as objects are trained in this process. Raises AdanetError subclasses for
+    What is given as an object is trained in this process. Raises AdanetError subclasses for
     unusable input, before any training.
     """
     named = controller if isinstance(controller, str) else None
@@ -78,7 +82,7 @@ def search(
         config=config,
         space=None if isinstance(space, str | os.PathLike) else space,
         controller=controller if named is None else None,
-        architectures={a.name: a for a in architectures},
+        own=make_own(architectures, optimizers),
         types=types,
         on_event=on_event,
     )
@@ -92,7 +96,7 @@ def _print_note(message: str) -> None:
 
 def load(path: str | os.PathLike[str], *, architectures: Sequence[Architecture] = ()) -> Model:
     """Load a model from its file or run folder; executes no code from it. See `model.load`."""
-    return load_model(path, architectures={a.name: a for a in architectures})
+    return load_model(path, own=make_own(architectures))
 
 
 def train(
@@ -108,6 +112,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     architectures: Sequence[Architecture] = (),
+    optimizers: Sequence[Optimizer] = (),
     out: str | os.PathLike[str] | None = None,
 ) -> list[Result]:
     """Train given candidates, without a search; one `Result` each, in their order.
@@ -115,20 +120,19 @@ def train(
     What a candidate does not say takes its architecture's default. Candidates of one family
     (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto"), or
     one by one by "separate". All run in this process, to the last epoch, without rungs or early
-    stopping. `out` keeps weights and predictions in a folder, else they are gone.
+    stopping. `architectures` and `optimizers` are your own. `out` keeps weights and predictions in
+    a folder, else they are gone.
 
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
-    from adanet_py.architectures import ARCHITECTURES
     from adanet_py.placement import make_job
     from adanet_py.plan import Workload, make_group
     from adanet_py.prepare import prepare, read
     from adanet_py.training.engines import ENGINES
 
-    own = {a.name: a for a in architectures}
-    known = {**ARCHITECTURES, **own}
+    own = make_own(architectures, optimizers)
     for candidate in candidates:
-        check_candidate(candidate, known)
+        check_candidate(candidate, own)
     if engine != "auto":
         check_known("engine", engine, ENGINES, ConfigError)
     if not 0 < epochs < math.inf:
@@ -142,7 +146,11 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         prepared = prepare(found, folder)
         load = Workload(
-            prepared.source.spec, prepared.rows, len(prepared.split.train), known, order_seed=seed
+            prepared.source.spec,
+            prepared.rows,
+            len(prepared.split.train),
+            order_seed=seed,
+            own=own,
         )
         from adanet_py.training.jobs import run_job
 

@@ -7,22 +7,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from adanet_py.executors.local import environment
 from adanet_py.folder import candidate_file
 from adanet_py.model import MODEL_FILE, Member, Model, load, network_member, verify
+from adanet_py.own import Own
 from adanet_py.prepare import Prepared, probe_rows
 from adanet_py.records import Result, Status
 from adanet_py.worker import die_with
-
-if TYPE_CHECKING:
-    from adanet_py.architectures import Architecture
 
 TOLERANCE = 2e-4  # relative; float32 sums in another order differ by far less
 
@@ -72,9 +69,7 @@ class Check:
         self.path.unlink(missing_ok=True)
 
 
-def make_model(
-    folder: Path, prepared: Prepared, result: Result, architectures: Mapping[str, Architecture]
-) -> Model:
+def make_model(folder: Path, prepared: Prepared, result: Result, own: Own) -> Model:
     """The model of one candidate from its stored weights."""
     path = candidate_file(folder, result.candidate.id)
     if result.status is Status.BASELINE:
@@ -97,28 +92,26 @@ def make_model(
             "audit": result.metrics.get("audit"),
             "parameters": result.parameters,
         },
-        architectures,
+        own,
     )
 
 
-def start_check(
-    folder: Path, prepared: Prepared, result: Result, architectures: Mapping[str, Architecture]
-) -> Check:
+def start_check(folder: Path, prepared: Prepared, result: Result, own: Own) -> Check:
     """Write the model of `result` and have a fresh process check it."""
     from safetensors.numpy import load_file
 
-    model = make_model(folder, prepared, result, architectures)
+    model = make_model(folder, prepared, result, own)
     path = folder / f"{MODEL_FILE}.new"
     model.save(path)
     stored = load_file(candidate_file(folder, result.candidate.id))
     expected, fold = probe(prepared, stored["predictions/validation"])
     np.savez(folder / "cache" / "probe.npz", expected=expected, fold=fold)
-    if result.candidate.architecture in architectures:
+    if own.needed_by(result.candidate):
         import pandas as pd
 
         frame = pd.read_feather(folder / "cache" / "probe.feather")
-        own = load(path, architectures=architectures)
-        return Check(result, path, None, verify(own, frame, fold.tolist(), expected))
+        loaded = load(path, own=own)
+        return Check(result, path, None, verify(loaded, frame, fold.tolist(), expected))
     command = [sys.executable, "-P", "-m", "adanet_py.export", str(path), str(folder / "cache")]
     process = subprocess.Popen(
         [*command, str(os.getpid())],

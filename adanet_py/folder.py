@@ -20,6 +20,7 @@ import yaml
 from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.journal import Event, read, refused, write_atomic
+from adanet_py.own import Own
 from adanet_py.records import Group, History, Result
 from adanet_py.space import SearchSpace
 
@@ -107,7 +108,7 @@ class Described:
     """The configuration file of a run: options, and what options cannot say.
 
     `data` is the `data_stamp`; `objects` names what was given as an object of Python (a controller,
-    architectures), which must be given again; `types` are the column types given.
+    what `Own` holds), which must be given again; `types` are the column types given.
     """
 
     config: SearchConfig
@@ -223,26 +224,26 @@ def read_described(folder: Path) -> Described:
         ) from None
 
 
-def describe_objects(controller: Any, architectures: Mapping[str, Any]) -> dict[str, Any]:
+def describe_objects(controller: Any, own: Own) -> dict[str, Any]:
     """What was given as objects of Python, by name."""
     named = controller is None or isinstance(controller, str)
     name = None if named else getattr(controller, "__name__", type(controller).__name__)
-    return {"controller": name, "architectures": sorted(architectures)}
+    return {"controller": name, **own.names()}
 
 
-def check_objects(
-    described: Described, architectures: Mapping[str, Any], given: Mapping[str, Any] | None = None
-) -> None:
+def check_objects(described: Described, own: Own, given: Mapping[str, Any] | None = None) -> None:
     """Raise RunError unless the objects of the run are given again.
 
     `given`: those of `describe_objects`, where the controller is needed too.
     """
-    missing = sorted(set(described.objects.get("architectures", ())) - set(architectures))
-    if missing:
-        raise RunError(
-            f"The run uses the architecture {missing[0]!r}, given as an object of Python. Give it "
-            "again (architectures=...)."
-        )
+    for kind, names in own.names().items():
+        missing = sorted(set(described.objects.get(kind, ())) - set(names))
+        if missing:
+            one = kind.removesuffix("es") if kind == "losses" else kind.removesuffix("s")
+            raise RunError(
+                f"The run uses the {one} {missing[0]!r}, given as an object of Python. Give it "
+                f"again ({kind}=...)."
+            )
     before = described.objects.get("controller")
     if given is not None and given["controller"] != before:
         raise RunError(

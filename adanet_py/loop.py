@@ -16,7 +16,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.baseline_thread import BaselineThread, baseline_result
 from adanet_py.baselines import Baseline
 from adanet_py.config import SearchConfig
@@ -33,6 +32,7 @@ from adanet_py.executors import Event, Executor, LocalExecutor
 from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import get_metric
+from adanet_py.own import Own
 from adanet_py.placement import make_job
 from adanet_py.plan import (
     MEMBERS,
@@ -79,7 +79,7 @@ class Search:
     executor: Executor
     on_event: OnEvent
     deadline: float  # monotonic; infinite without a time budget
-    architectures: Mapping[str, Architecture] = field(default_factory=dict)
+    own: Own = field(default_factory=Own)
     jobs: dict[int, Group] = field(default_factory=dict)
     crashes: dict[int, int] = field(default_factory=dict)
     interrupted: bool = False
@@ -92,14 +92,14 @@ class Search:
             spec=self.prepared.source.spec,
             rows=self.prepared.rows,
             folds=len(self.prepared.split.train),
-            architectures={**ARCHITECTURES, **self.architectures},
+            own=self.own,
             seconds=None if self.counted else self.config.time,
             order_seed=self.config.seed,
         )
         self.saver = Saver(
             self.folder,
             self.prepared,
-            self.architectures,
+            self.own,
             self._journal,
             self.note,
             pause=max(60.0, 0.25 * (self.config.time or 0.0)),
@@ -216,7 +216,7 @@ class Search:
         speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
         candidates, unfit = ask(
-            self.controller, self.space, history, min(MEMBERS, most), rng, self.load.architectures
+            self.controller, self.space, history, min(MEMBERS, most), rng, self.own
         )
         if unfit and not self.warned:
             self.warned = True
@@ -236,7 +236,7 @@ class Search:
 
     def _submit(self, group: Group) -> None:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
-        job = make_job(group, self.folder, self.prepared, self.device, self.architectures)
+        job = make_job(group, self.folder, self.prepared, self.device, self.own)
         job |= {"deadline_s": seconds, "checkpoint_s": CHECKPOINT_SECONDS}
         kill_after = None if seconds is None else seconds + 0.75 * self.reserve
         self.jobs[self.executor.submit(job, kill_after=kill_after)] = group

@@ -29,12 +29,12 @@ from adanet_py.data.target import Target
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import METRICS, score
+from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from adanet_py.architectures import Architecture
 
 VERSION = 1
 MODEL_FILE = "model.adanet"
@@ -62,7 +62,7 @@ class Member:
 class Model:
     """What predicts: raw rows in, labels, probabilities or values out.
 
-    `architectures` holds architectures given by the user, which a file cannot carry.
+    `own` holds what the user gave as objects, which a file cannot carry.
     """
 
     target_name: str
@@ -72,7 +72,7 @@ class Model:
     spec: DataSpec
     members: tuple[Member, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
-    architectures: Mapping[str, Architecture] = field(default_factory=dict, repr=False)
+    own: Own = field(default_factory=Own, repr=False)
 
     @property
     def task(self) -> str:
@@ -182,10 +182,9 @@ class Model:
         """Modules of every fold and the scaling, for every network member."""
         import torch
 
-        from adanet_py.architectures import ARCHITECTURES
         from adanet_py.training.engines.program import build_module
 
-        known = ARCHITECTURES | dict(self.architectures)
+        known = self.own.all_architectures()
         out: list[tuple[list[Any], str]] = []
         for member in self.members:
             modules = []
@@ -257,12 +256,10 @@ class Model:
         write_atomic(Path(path), buffer.getvalue())
 
 
-def load(
-    path: str | os.PathLike[str], *, architectures: Mapping[str, Architecture] | None = None
-) -> Model:
+def load(path: str | os.PathLike[str], *, own: Own | None = None) -> Model:
     """Load a model from its file or from a run folder; executes no code from it.
 
-    `architectures` are needed again where the model uses ones given by the user.
+    `own`: the objects the model uses, where the user gave it any.
     Raises RunError for a missing, damaged or newer file.
     """
     found = Path(path)
@@ -288,7 +285,7 @@ def load(
         for name in _PARTS[1:]:
             if hashlib.sha256(parts[name]).hexdigest() != manifest["sha256"][name]:
                 raise ValueError(f"the checksum of {name} does not fit")
-        return _build(manifest, parts, architectures or {})
+        return _build(manifest, parts, own or Own())
     except RunError:
         raise
     except Exception as error:  # damaged content fails in many ways; all mean the same to a user
@@ -312,18 +309,16 @@ def _read_parts(path: Path) -> dict[str, bytes]:
 def _build(
     manifest: Mapping[str, Any],
     parts: Mapping[str, bytes],
-    architectures: Mapping[str, Architecture],
+    own: Own,
 ) -> Model:
     from safetensors.numpy import load as load_arrays
 
-    from adanet_py.architectures import ARCHITECTURES
-
-    known = [*ARCHITECTURES, *architectures]
+    known = own.all_architectures()
     arrays = load_arrays(parts["weights.safetensors"])
     members = []
     for i, value in enumerate(manifest["members"]):
         prefix = f"{i}/"
-        own = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+        weights = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
         fields = {k: value[k] for k in ("kind", "folds", "temperature", "weight")}
         candidate = Candidate.from_json(value["candidate"])
         if fields["kind"] == "network" and candidate.architecture not in known:
@@ -331,7 +326,7 @@ def _build(
                 f"The model uses the architecture {candidate.architecture!r}, which is not one of "
                 f"{', '.join(known)}. If it is your own, give it again (architectures=...)."
             )
-        members.append(Member(arrays=own, candidate=candidate, **fields))
+        members.append(Member(arrays=weights, candidate=candidate, **fields))
     return Model(
         target_name=manifest["target_name"],
         metric=manifest["metric"],
@@ -340,7 +335,7 @@ def _build(
         spec=DataSpec.from_json(manifest["spec"]),
         members=tuple(members),
         about=manifest["about"],
-        architectures=architectures,
+        own=own,
     )
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError
 from adanet_py.executors import EXECUTORS, Executor
+from adanet_py.own import Own
 from adanet_py.prepare import Prepared
 from adanet_py.records import Group
-
-if TYPE_CHECKING:
-    from adanet_py.architectures import Architecture
 
 # Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
 # small-network training on a CPU.
@@ -73,13 +71,9 @@ def find_device(config: SearchConfig, executor: Executor, notify: OnEvent) -> st
 
 
 def make_job(
-    group: Group,
-    folder: Path,
-    prepared: Prepared,
-    device: str,
-    architectures: Mapping[str, Architecture],
+    group: Group, folder: Path, prepared: Prepared, device: str, own: Own
 ) -> dict[str, Any]:
-    """What `training.jobs.run_job` is told; JSON unless there are architectures of the user's."""
+    """What `training.jobs.run_job` is told; JSON unless there are objects of the user's."""
     job: dict[str, Any] = {
         "group": group.to_json(),
         "run": str(folder.resolve()),
@@ -88,6 +82,6 @@ def make_job(
         "class_weight": prepared.class_weight,
         "device": device,
     }
-    if architectures:
-        job["architectures"] = dict(architectures)
+    if own:
+        job["own"] = own
     return job

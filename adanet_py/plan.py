@@ -8,12 +8,12 @@ no clock.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from adanet_py.architectures import Architecture
+from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec, Group, History, Result
 from adanet_py.space import SearchSpace
 from adanet_py.training.batches import rows_per_step
@@ -41,14 +41,14 @@ class Workload:
     spec: DataSpec
     rows: int  # training rows of a fold
     folds: int
-    architectures: Mapping[str, Architecture]
     seconds: float | None = None  # of one worker, for everything; None: no time budget
     order_seed: int = 0
+    own: Own = field(default_factory=Own)
 
 
 def step_flops(candidate: Candidate, load: Workload) -> float:
     """Floating-point operations of one step of one candidate, all folds, forward and backward."""
-    architecture = load.architectures[candidate.architecture]
+    architecture = load.own.all_architectures()[candidate.architecture]
     static = architecture.complete(candidate.static)
     estimate = architecture.multiply_adds
     per_row = estimate(static, load.spec) if estimate else 100_000
@@ -57,7 +57,7 @@ def step_flops(candidate: Candidate, load: Workload) -> float:
 
 def batch_size(candidate: Candidate, load: Workload) -> int:
     """Rows of one step."""
-    static = load.architectures[candidate.architecture].complete(candidate.static)
+    static = load.own.all_architectures()[candidate.architecture].complete(candidate.static)
     return rows_per_step(static, load.rows)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from adanet_py.architectures import Architecture
 from adanet_py.controllers import Controller
 from adanet_py.errors import ConfigError, SpaceError, check_known
+from adanet_py.own import Own
 from adanet_py.records import Candidate, History
 from adanet_py.space import SearchSpace
 from adanet_py.training.general import GENERAL
-from adanet_py.training.optimizers import OPTIMIZERS
 from adanet_py.training.schedules import SCHEDULES
 
 
@@ -22,7 +19,7 @@ def ask(
     history: History,
     n: int,
     rng: np.random.Generator,
-    architectures: Mapping[str, Architecture],
+    own: Own,
 ) -> tuple[list[Candidate], int]:
     """New candidates of one family, and how many new ones of other families there were besides.
 
@@ -36,21 +33,22 @@ def ask(
                 "Expected a list of candidates from the controller, found in it "
                 f"{type(candidate).__name__}."
             )
-        check_candidate(candidate, architectures)
+        check_candidate(candidate, own)
     new = [c for c in dict.fromkeys(found) if c.id not in history.ids]
     family = [c for c in new if c.family == new[0].family]
     return family, len(new) - len(family)
 
 
-def check_candidate(candidate: Candidate, architectures: Mapping[str, Architecture]) -> None:
+def check_candidate(candidate: Candidate, own: Own) -> None:
     """Raise SpaceError unless every name and value of the candidate is known and legal."""
+    architectures, optimizers = own.all_architectures(), own.all_optimizers()
     check_known("architecture", candidate.architecture, architectures, SpaceError)
-    check_known("optimizer", candidate.optimizer, OPTIMIZERS, SpaceError)
+    check_known("optimizer", candidate.optimizer, optimizers, SpaceError)
     check_known("schedule", candidate.schedule, SCHEDULES, SpaceError)
     architecture = architectures[candidate.architecture]
     numeric = {
         **architecture.numeric,
-        **OPTIMIZERS[candidate.optimizer].numeric,
+        **optimizers[candidate.optimizer].numeric,
         **SCHEDULES[candidate.schedule].numeric,
         **GENERAL,
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adanet_py.data.demo import load_demo
 from adanet_py.errors import RunError
@@ -20,12 +20,10 @@ from adanet_py.folder import (
     read_state,
     same_data,
 )
+from adanet_py.own import Own
 from adanet_py.placement import make_executor, make_job
 from adanet_py.prepare import Prepared, prepare, read
 from adanet_py.records import Group, Result, Status
-
-if TYPE_CHECKING:
-    from adanet_py.architectures import Architecture
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -36,7 +34,7 @@ def replay(
     run: str | os.PathLike[str],
     *,
     data: Any = None,
-    architectures: Mapping[str, Architecture] | None = None,
+    own: Own | None = None,
     on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
     """Train every group of a run again, by counts, and compare the scores bit by bit.
@@ -47,7 +45,7 @@ def replay(
     """
     folder = Path(run)
     described = read_described(folder)
-    own = dict(architectures or {})
+    own = own or Own()
     check_objects(described, own)
     old = read_state(folder)
     results = {i: r for i, r in sorted(old.results.items()) if not any(x.status in LOST for x in r)}
@@ -106,13 +104,13 @@ def _train(
     groups: list[Group],
     prepared: Prepared,
     executor: Executor,
-    architectures: Mapping[str, Architecture],
+    own: Own,
     device: str,
     notify: OnEvent,
 ) -> dict[int, list[Result]]:
     """Results of the groups, trained again."""
     for group in groups:
-        executor.submit(make_job(group, folder, prepared, device, architectures))
+        executor.submit(make_job(group, folder, prepared, device, own))
     new: dict[int, list[Result]] = {}
     while executor.unfinished:
         for event in executor.poll(1.0):

@@ -42,17 +42,17 @@ from adanet_py.journal import Journal, Lock, remove_leftovers
 from adanet_py.loop import Search
 from adanet_py.metrics import get_metric
 from adanet_py.model import MODEL_FILE, Model, load
+from adanet_py.own import Own
 from adanet_py.placement import find_device, make_executor
 from adanet_py.plan import best_of
 from adanet_py.prepare import Prepared, load_prepared, prepare, read
 from adanet_py.records import Result
 from adanet_py.replay import replay
-from adanet_py.space import SearchSpace, default_registries, load_space, with_architectures
+from adanet_py.space import SearchSpace, default_registries, load_space, with_own
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from adanet_py.architectures import Architecture
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -64,7 +64,7 @@ class SearchResult:
     run: Path
     state: State
     summary: Mapping[str, Any]
-    architectures: Mapping[str, Architecture]
+    own: Own
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
@@ -79,7 +79,7 @@ class SearchResult:
     @cached_property
     def model(self) -> Model:
         """The saved model."""
-        return load(self.run, architectures=self.architectures)
+        return load(self.run, own=self.own)
 
     def predict(self, data: Any) -> Any:
         """See `Model.predict`."""
@@ -97,7 +97,7 @@ def search(
     config: SearchConfig | None = None,
     space: SearchSpace | Mapping[str, Any] | None = None,
     controller: Any = None,
-    architectures: Mapping[str, Architecture] | None = None,
+    own: Own | None = None,
     types: Mapping[str, str] | None = None,
     on_event: OnEvent | None = None,
 ) -> SearchResult:
@@ -105,12 +105,12 @@ def search(
 
     `data` is a path, a DataFrame or features to go with `y`; without any, a data set that comes
     with scikit-learn. `config` holds the options. A space, controller (function or Optuna
-    sampler), architectures and column types may be given as objects. If `config.out` is a run
+    sampler), column types and what `own` holds may be given as objects. If `config.out` is a run
     with the same options, that run goes on. Raises AdanetError before any training.
     """
     started = time.monotonic()
     config = config or SearchConfig()
-    own = _own(architectures)
+    own = own or Own()
     notify = on_event or (lambda event: None)
     chosen = find_controller(controller if controller is not None else config.controller)
     searched = _space(space if space is not None else config.space, own)
@@ -149,7 +149,7 @@ def resume(
     *,
     data: Any = None,
     controller: Any = None,
-    architectures: Mapping[str, Architecture] | None = None,
+    own: Own | None = None,
     on_event: OnEvent | None = None,
 ) -> SearchResult:
     """Go on with an interrupted run; a finished one is only loaded.
@@ -160,37 +160,22 @@ def resume(
     folder = Path(run)
     described = read_described(folder)
     if read_state(folder).stopped:
-        return _result(folder, dict(architectures or {}))
+        return _result(folder, own or Own())
     if data is None and not _has_prepared(folder):
         data = described.data.get("path")
     return search(
         data,
         config=described.config.model_copy(update={"out": str(folder)}),
-        space=_space(folder / "space.yaml", dict(architectures or {})),
+        space=_space(folder / "space.yaml", own or Own()),
         controller=controller,
-        architectures=architectures,
+        own=own,
         on_event=on_event,
     )
 
 
-def _own(architectures: Mapping[str, Architecture] | None) -> dict[str, Architecture]:
-    """Architectures given by the user, checked for what every architecture needs."""
-    own = dict(architectures or {})
-    for name, architecture in own.items():
-        lacking = [k for k in ("batch_size", "scaling") if k not in architecture.static]
-        if lacking:
-            raise ConfigError(
-                f"Architecture {name!r}: expected the static knob {lacking[0]!r}, found none. Add "
-                "the shared ones: static={**SHARED_STATIC, ...} "
-                "(adanet_py.architectures.architecture)."
-            )
-    return own
-
-
-def _space(space: Any, architectures: Mapping[str, Architecture]) -> SearchSpace:
-    found = load_space(space, default_registries(architectures))
-    missing = {n: a for n, a in architectures.items() if f"architectures.{n}" not in found.knobs}
-    return with_architectures(found, missing) if missing else found
+def _space(space: Any, own: Own) -> SearchSpace:
+    registries = default_registries(own)
+    return with_own(load_space(space, registries), own, registries)
 
 
 def _demo(
@@ -278,7 +263,7 @@ def _go_on(
     device: str,
     executor: Executor,
     notify: OnEvent,
-    architectures: Mapping[str, Architecture],
+    own: Own,
     started: float,
 ) -> SearchResult:
     with Journal(folder / JOURNAL) as journal:
@@ -294,14 +279,14 @@ def _go_on(
         )
         session = Search(
             folder, config, prepared, space, controller, journal, state, device, executor,
-            notify, deadline, architectures,
+            notify, deadline, own,
         )  # fmt: skip
         session.run()
     notify({"kind": "done", "run": str(folder)})
-    return _result(folder, architectures)
+    return _result(folder, own)
 
 
-def _result(folder: Path, architectures: Mapping[str, Architecture]) -> SearchResult:
+def _result(folder: Path, own: Own) -> SearchResult:
     state = read_state(folder)
     prepared = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
     best = best_of(state.finished())
@@ -329,7 +314,7 @@ def _result(folder: Path, architectures: Mapping[str, Architecture]) -> SearchRe
         "best": about,
         "stopped": state.stopped or "interrupted",
     }
-    return SearchResult(folder, state, summary, architectures)
+    return SearchResult(folder, state, summary, own)
 
 
 def leaderboard(run: str | os.PathLike[str]) -> pd.DataFrame:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adanet_py.errors import RunError
 from adanet_py.export import Check, accept, start_check
+from adanet_py.own import Own
 from adanet_py.plan import best_of
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
-
-if TYPE_CHECKING:
-    from adanet_py.architectures import Architecture
 
 LONGEST_CHECK = 120.0  # seconds
 TRIES = 2  # of a check that gave no number
@@ -33,7 +31,7 @@ class Saver:
 
     folder: Path
     prepared: Prepared
-    architectures: Mapping[str, Architecture]
+    own: Own
     journal: Callable[[str, Any], None]
     note: Callable[[str], None]
     pause: float
@@ -109,7 +107,7 @@ class Saver:
     def _start(self, best: Result) -> bool:
         self._last = time.monotonic()
         try:
-            self._check = start_check(self.folder, self.prepared, best, self.architectures)
+            self._check = start_check(self.folder, self.prepared, best, self.own)
         except RunError:
             raise
         except Exception as error:  # its file is gone or damaged: the others can still be saved

@@ -7,6 +7,7 @@ to search; a knob that is not named keeps its default.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import yaml
 
 from adanet_py.errors import SpaceError, check_known, nearest
+from adanet_py.own import Own
 from adanet_py.records import Candidate, Knob, Scalar
 from adanet_py.space_file import MAX_BYTES, Domain, SpaceFile, Start, Where, parse, read_yaml
 from adanet_py.space_points import (
@@ -52,7 +54,7 @@ __all__ = [
     "mutate_assignment",
     "project",
     "sample",
-    "with_architectures",
+    "with_own",
 ]
 
 _KINDS = {
@@ -95,14 +97,13 @@ class Registries:
         return {k: ({}, v.numeric) for k, v in table.items()}
 
 
-def default_registries(architectures: Mapping[str, HasKnobs] | None = None) -> Registries:
-    """The package's own registries, with `architectures` given by the user added."""
-    from adanet_py.architectures import ARCHITECTURES
+def default_registries(own: Own | None = None) -> Registries:
+    """The package's own registries, with what the user gave added."""
     from adanet_py.training.general import GENERAL
-    from adanet_py.training.optimizers import OPTIMIZERS
     from adanet_py.training.schedules import SCHEDULES
 
-    return Registries({**ARCHITECTURES, **(architectures or {})}, OPTIMIZERS, SCHEDULES, GENERAL)
+    own = own or Own()
+    return Registries(own.all_architectures(), own.all_optimizers(), SCHEDULES, GENERAL)
 
 
 def _folder() -> Path:
@@ -163,22 +164,37 @@ def _beside(path: Path) -> list[str]:
     return [p.name for p in found if p.suffix in (".yaml", ".yml")]
 
 
-def with_architectures(
-    space: SearchSpace, architectures: Mapping[str, HasKnobs], registries: Registries | None = None
-) -> SearchSpace:
-    """`space` with architectures given by the user, each knob searched over its legal domain.
+def with_own(space: SearchSpace, own: Own, registries: Registries | None = None) -> SearchSpace:
+    """`space` with what the user gave and it does not name.
 
-    Knobs without both ends or choices keep their default. `registries` must know them.
+    Every knob of an architecture is searched over its legal domain, where that has two ends or
+    choices; of an optimizer the learning rate, a factor of ten around its default. The others keep
+    their defaults. `registries` must know them.
     """
     value, where = read_yaml(space.text, space.name)
-    for name, entry in architectures.items():
-        knobs = {**entry.static, **entry.numeric}
-        value["architectures"][name] = {
-            k: domain for k, knob in knobs.items() if (domain := _legal_domain(knob)) is not None
-        }
+    added = False
+    for name, entry in own.architectures.items():
+        if f"architectures.{name}" not in space.knobs:
+            knobs = {**entry.static, **entry.numeric}
+            domains = {k: _legal_domain(knob) for k, knob in knobs.items()}
+            value["architectures"][name] = {k: d for k, d in domains.items() if d is not None}
+            added = True
+    for name, optimizer in own.optimizers.items():
+        if f"optimizers.{name}" not in space.knobs:
+            value["optimizers"][name] = {"lr": _around(optimizer.numeric["lr"])}
+            added = True
+    if not added:
+        return space
     text = yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False)
-    registries = registries or default_registries(architectures)
-    return _build(parse(value, where), where, registries, text)
+    return _build(parse(value, where), where, registries or default_registries(own), text)
+
+
+def _around(knob: Knob) -> dict[str, Any] | float:
+    """A factor of ten both ways, within the legal domain."""
+    default = float(knob.default)  # type: ignore[arg-type]
+    low = max(default / 10.0, -math.inf if knob.low is None else knob.low)
+    high = min(default * 10.0, math.inf if knob.high is None else knob.high)
+    return {"float": [low, high], "log": True} if 0.0 < low < high else default
 
 
 def _legal_domain(knob: Knob) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from adanet_py import (
     saving,
 )
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.own import Own
 
 SMALL = {"candidates": 1, "space": "tiny", "workers": 0, "random_state": 0}
 
@@ -41,9 +42,9 @@ def _quick(monkeypatch):
     """One baseline, and the model is checked in this process: hundreds of searches follow."""
     full, check = baseline_thread.run_baselines, export.start_check
 
-    def here(folder, prepared, result, architectures):
+    def here(folder, prepared, result, own):
         name = result.candidate.architecture
-        return check(folder, prepared, result, {name: ARCHITECTURES.get(name)})
+        return check(folder, prepared, result, Own({name: ARCHITECTURES.get(name)}))
 
     # One thread: products this small only wait for each other on two.
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)

@@ -24,7 +24,7 @@ SIZES = [
 
 
 def work(rows: int = 1000, **changes: Any) -> Workload:
-    values = {"spec": make_spec(), "rows": rows, "folds": 1, "architectures": ARCHITECTURES}
+    values = {"spec": make_spec(), "rows": rows, "folds": 1}
     return Workload(**(values | changes))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from adanet_py.errors import SpaceError
+from adanet_py.own import Own
 from adanet_py.records import Candidate, Knob
 from adanet_py.space import (
     Decision,
@@ -28,7 +29,7 @@ from adanet_py.space import (
     mutate,
     project,
     sample,
-    with_architectures,
+    with_own,
 )
 from adanet_py.space_file import MAX_BYTES, read_yaml
 
@@ -248,7 +249,7 @@ def test_an_architecture_of_the_user_is_searched_over_the_legal_domains_of_its_k
     mine = Entry(
         {"rank": Knob(4, 1, 64, log=True), "name": Knob("a")}, {"noise": Knob(0.1, 0.0, 1.0)}
     )
-    space = with_architectures(load_space("tiny"), {"mine": mine})
+    space = with_own(load_space("tiny"), Own(architectures={"mine": mine}))
     drawn = [sample(space, np.random.default_rng(i)) for i in range(40)]
     ours = [c for c in drawn if c.architecture == "mine"]
     assert {c.architecture for c in drawn} == {"mlp", "mine"}

@@ -1,8 +1,8 @@
 """The job a worker runs: open the data, train one group, write weights and predictions, report.
 
-A job is plain JSON (an in-process executor may add live objects under "architectures"):
-group, run (folder), metric, target [mean, scale], class_weight, device, deadline_s (from now),
-threads. The answer holds one Result per candidate.
+A job is plain JSON (an in-process executor may add an `Own` record of live objects under
+"own"): group, run (folder), metric, target [mean, scale], class_weight, device, deadline_s (from
+now), threads. The answer holds one Result per candidate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from adanet_py.architectures import ARCHITECTURES, Architecture
+from adanet_py.architectures import Architecture
 from adanet_py.data import SOURCES
 from adanet_py.data.source import ArraySource
 from adanet_py.data.splits import Split
 from adanet_py.journal import write_atomic
+from adanet_py.own import Own
 from adanet_py.records import Group, Result, Status
 from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import (
@@ -37,7 +38,6 @@ from adanet_py.training.engines.program import (
     merge_members,
 )
 from adanet_py.training.groups import Emit, Plan, Track, train
-from adanet_py.training.optimizers import OPTIMIZERS
 from adanet_py.training.scoring import Scorer
 
 TRAIN_SAMPLE = 2000  # training rows the training score is measured on
@@ -52,12 +52,12 @@ def run_job(job: dict[str, Any], emit: Emit, should_stop: Callable[[], bool]) ->
     run = Path(job["run"])
     written = (run / "cache" / "arrays.json").stat().st_mtime_ns
     source, split = _open(str(run), written)
-    architectures: dict[str, Architecture] = ARCHITECTURES | job.get("architectures", {})
+    own: Own = job.get("own") or Own()
     setting = Setting(
         run=run,
         source=source,
         split=split,
-        architecture=architectures[group.candidates[0].architecture],
+        architecture=own.all_architectures()[group.candidates[0].architecture],
         metric=job["metric"],
         target=tuple(job.get("target", (0.0, 1.0))),
         class_weight=job.get("class_weight"),
@@ -65,6 +65,7 @@ def run_job(job: dict[str, Any], emit: Emit, should_stop: Callable[[], bool]) ->
         emit=emit,
         should_stop=lambda: should_stop() or time.monotonic() > deadline,
         checkpoint_seconds=float(job.get("checkpoint_s", 5.0)),
+        own=own,
     )
     results = run_group(group, setting)
     return {"group": group.index, "results": [r.to_json() for r in results]}
@@ -94,6 +95,7 @@ class Setting:
     checkpoint_seconds: float = 5.0
     dtype: torch.dtype = torch.float32
     pieces: int = 1  # micro-batches of a step at least
+    own: Own = field(default_factory=Own)
 
     def scorer(self, rows: np.ndarray) -> Scorer:
         """The run's metric on `rows`."""
@@ -160,7 +162,7 @@ def make_program(group: Group, setting: Setting) -> Program:
     order = BatchOrder(rows, batch, group.order_seed)
     return Program(
         setting.architecture,
-        OPTIMIZERS[group.candidates[0].optimizer],
+        setting.own.all_optimizers()[group.candidates[0].optimizer],
         group.candidates,
         setting.source.spec,
         order,
