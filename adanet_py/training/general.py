@@ -34,4 +34,6 @@ GENERAL: dict[str, Knob] = {
     "patience": Knob(
         8.0, 0.0, 1e6, doc="evaluations without improvement after which training stops"
     ),
+    "ema": Knob(0.0, 0.0, 0.99999, doc="decay of the exponential moving average of the weights"),
+    "swa": Knob(0.0, 0.0, 1.0, doc="share of the last steps whose weights are averaged equally"),
 }
