@@ -12,6 +12,7 @@ from programs import TASKS, make_candidates, make_program, make_spec, make_split
 
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import BatchOrder, member_seed, noise_starts
 from adanet_py.training.engines import ENGINES, make_engine
 from adanet_py.training.engines.program import Program, merge_members
@@ -154,6 +155,59 @@ def test_equals_plain_pytorch_with_constraints(fused: str, name: str, architectu
     free, bound = (trace(fused, p) for p in (constrained(architecture, {}, "momentum"), program))
     moved = [not torch.equal(free["valid 1"][k], bound["valid 1"][k]) for k in range(4)]
     assert moved == [True, False, True, False]
+
+
+AVERAGES = [{"ema": 0.9}, {}, {"swa": 0.5}, {"ema": 0.5}]
+
+
+def averaged(folds: int = 1, averages: list[dict[str, float]] | None = None) -> Program:
+    """Three of four candidates are evaluated on averages."""
+    numeric = [m | a for m, a in zip(MIXED, averages or AVERAGES, strict=True)]
+    candidates = make_candidates("mlp", numeric, norm="batch")
+    return make_program(candidates, make_spec(), steps=STEPS, folds=folds)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_equals_plain_pytorch_with_averaged_weights(fused: str, folds: int) -> None:
+    check_oracle(fused, averaged(folds))
+
+
+def test_averaged_weights_and_running_statistics_are_scored_and_kept(engine_name: str) -> None:
+    program = averaged()
+    engine = make_engine(engine_name, program)
+    plain = make_engine(engine_name, averaged(averages=[{}] * 4))
+    shares = averaging_weights(program.candidates, STEPS)
+    want = [{n: v.clone() for n, v in plain.snapshot(k).items()} for k in range(4)]
+    for step in range(STEPS):
+        engine.advance(step, step + 1, never)
+        plain.advance(step, step + 1, never)
+        for k in range(4):
+            for n, v in plain.snapshot(k).items():
+                want[k][n] += shares[step, k] * (v - want[k][n])
+    valid = [np.arange(20)]
+    for k in range(4):
+        got = engine.snapshot(k)
+        for n, v in want[k].items():
+            torch.testing.assert_close(got[n], v, rtol=1e-9, atol=1e-9)
+        module = program.build(k).eval()
+        module.load_state_dict({n.removeprefix("0/"): v for n, v in got.items()})
+        outputs = module(program.data.numeric[:20], program.data.category[:20]).detach()
+        torch.testing.assert_close(engine.predict(valid)[k], outputs, rtol=1e-9, atol=1e-9)
+    moved = [not torch.equal(engine.predict(valid)[k], plain.predict(valid)[k]) for k in range(4)]
+    assert moved == [True, False, True, True]
+
+
+def test_averages_go_on_in_a_fresh_engine(engine_name: str) -> None:
+    program = averaged(folds=2)
+    first, second = make_engine(engine_name, program), make_engine(engine_name, program)
+    first.advance(0, 5, never)
+    first.select([0, 2])
+    second.load(first.alive, {n: v.clone() for n, v in first.state().items()})
+    for engine in (first, second):
+        engine.advance(5, STEPS, never)
+    for position in range(2):
+        for name, value in first.snapshot(position).items():
+            assert torch.equal(value, second.snapshot(position)[name])
 
 
 @pytest.mark.parametrize("norm", ["none", "layer"])

@@ -6,6 +6,7 @@ vectorised.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adanet_py.architectures.layers import is_decayed, noise_pool
+from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines.program import (
     Program,
@@ -42,6 +44,13 @@ class SeparateEngine:
         self._pieces = program.micro_batches(program.build(0))
         self.optimizers = [self._optimizer(m) for m in range(members)]
         self.rates = program.rates()
+        self._share = np.tile(
+            averaging_weights(program.candidates, program.steps), (1, program.folds)
+        )
+        self._averages = bool((self._share < 1.0).any())
+        # What is scored and kept, where that is not what is trained.
+        apart = self._averages or program.optimizer.evaluated is not None
+        self.evaluated = copy.deepcopy(self.modules) if apart else self.modules
         self.hp = [numeric_values(program.optimizer, c) for c in program.candidates] * program.folds
 
     @property
@@ -132,7 +141,26 @@ class SeparateEngine:
             if hp["max_norm"] > 0:
                 for w in _units(p):
                     _shorten(w, hp["max_norm"])
+        if self._averages:
+            self._average(m, float(self._share[step, m]))
         return float(norm)
+
+    def _average(self, m: int, share: float) -> None:
+        """Move what is evaluated towards what is trained: weights and running statistics."""
+        kept = self.evaluated[m].state_dict()
+        names = {n for n, _ in self.modules[m].named_parameters()}
+        for name, value in self._at_evaluation(m).items():
+            if name in names or "running_" in name:
+                kept[name].lerp_(value, share)
+
+    def _at_evaluation(self, m: int) -> dict[str, Tensor]:
+        """Weights, as the optimizer would evaluate them, and buffers of a member."""
+        values = dict(self.modules[m].state_dict())
+        optimizer = self.optimizers[m]
+        if isinstance(optimizer, ChainedOptimizer):
+            names = (part.name for part in optimizer.parts)
+            values |= dict(zip(names, optimizer.evaluated(), strict=True))
+        return values
 
     @torch.no_grad()
     def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
@@ -144,8 +172,14 @@ class SeparateEngine:
             parts.append(torch.stack([self._predict(f * c + k, piece) for k in range(c)]))
         return torch.cat(parts, 1) if len(rows) == folds else torch.stack(parts).mean(0)
 
+    def _scored(self, member: int) -> torch.nn.Module:
+        """The module that is scored and kept."""
+        if self.evaluated is not self.modules and not self._averages:
+            self.evaluated[member].load_state_dict(self._at_evaluation(member))
+        return self.evaluated[member]
+
     def _predict(self, member: int, rows: np.ndarray) -> Tensor:
-        data, module = self.program.data, self.modules[member].eval()
+        data, module = self.program.data, self._scored(member).eval()
         pieces = chunks(torch.as_tensor(rows, device=self.program.device), 4096)
         outputs = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
         return merge_members(torch.cat(outputs), self.program.spec.task).cpu()
@@ -155,7 +189,11 @@ class SeparateEngine:
         c = len(self.alive)
         index = [f * c + k for f in range(self.program.folds) for k in keep]
         self.alive = [self.alive[k] for k in keep]
+        apart = self.evaluated is not self.modules
+        kept = [self.evaluated[i] for i in index]
         self.modules = [self.modules[i] for i in index]
+        self.evaluated = kept if apart else self.modules
+        self._share = self._share[:, index]
         self.optimizers = [self.optimizers[i] for i in index]
         self.hp = [self.hp[i] for i in index]
         self.rates = self.rates[:, index]
@@ -164,7 +202,7 @@ class SeparateEngine:
         """See `StackedEngine.snapshot`."""
         out: dict[str, Tensor] = {}
         for f in range(self.program.folds):
-            state = self.modules[f * len(self.alive) + position].state_dict()
+            state = self._scored(f * len(self.alive) + position).state_dict()
             out |= {f"{f}/{n}": v.clone() for n, v in state.items()}
         return out
 
@@ -173,6 +211,9 @@ class SeparateEngine:
         out: dict[str, Tensor] = {}
         for m, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
             out |= {f"{m}/module/{n}": v for n, v in module.state_dict().items()}
+            if self._averages:
+                kept = self.evaluated[m].state_dict()
+                out |= {f"{m}/average/{n}": v for n, v in kept.items()}
             for i, slots in optimizer.state_dict()["state"].items():
                 out |= {
                     f"{m}/slot/{i}/{n}": torch.as_tensor(v)
@@ -186,10 +227,9 @@ class SeparateEngine:
         if list(alive) != self.alive:
             self.select([self.alive.index(c) for c in alive])
         for m, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
-            prefix = f"{m}/module/"
-            module.load_state_dict(
-                {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-            )
+            module.load_state_dict(_under(f"{m}/module/", state))
+            if self._averages:
+                self.evaluated[m].load_state_dict(_under(f"{m}/average/", state))
             full = optimizer.state_dict()
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in state.items():
@@ -198,6 +238,11 @@ class SeparateEngine:
                     slots.setdefault(int(i), {})[slot] = value.clone()
             full["state"] = slots
             optimizer.load_state_dict(full)
+
+
+def _under(prefix: str, state: State) -> dict[str, Tensor]:
+    """The entries below a prefix, without it."""
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
 
 
 def _units(x: Tensor) -> list[Tensor]:

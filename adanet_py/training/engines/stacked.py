@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from adanet_py.architectures.layers import noise_pool
+from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.constraints import Constraints
 from adanet_py.training.engines.program import (
@@ -88,6 +89,13 @@ class StackedEngine:
         self.hp = program.hyperparameters()
         rates = torch.from_numpy(program.rates()).to(program.device, program.dtype)
         self.rates = rates.unsqueeze(-1)  # [steps, K, 1]
+        # Averages of weights and running statistics, where any member is evaluated on averages.
+        self.averages: dict[str, Tensor] = {}
+        share = averaging_weights(program.candidates, program.steps)
+        if (share < 1.0).any():
+            share = np.tile(share, (1, program.folds))
+            self._share = torch.from_numpy(share).to(program.device, program.dtype).unsqueeze(-1)
+            self.averages = {n: v.clone() for n, v in self._averaged().items()}
         # Measured on a copy, whose running statistics it moves.
         spare = program.build(0)
         self._row_bytes = row_bytes(program, spare)
@@ -164,18 +172,40 @@ class StackedEngine:
                 if known:
                     norm = self.gradient.norm(dim=1)
                 self.constraints.clip(self.gradient, self.weights, norm if known else None)
-                self._update(self.rates[start + s], counts[s].reshape(1, 1))
+                self._update(start + s, counts[s].reshape(1, 1))
             if last:
                 break
         return done, total / (done - start), norm
 
-    def _update(self, lr: Tensor, t: Tensor) -> None:
-        """One step of all members from the gradient; lr [K, 1], t [1, 1]."""
-        w = self.weights
+    def _update(self, at: int, t: Tensor) -> None:
+        """Step `at` of all members from the gradient; t [1, 1] is its number from 1."""
+        w, lr = self.weights, self.rates[at]
         self.constraints.decay(w, lr)
         step = Step(w, self.hp, lr, t, self.decayed, self.parts, self._bias_decay)
         self.program.optimizer.update(self.gradient, self.slots, step)
         self.constraints.project(w)
+        if self.averages:
+            for name, value in self._averaged().items():
+                share = self._share[at].view(-1, *[1] * (value.dim() - 1))
+                self.averages[name].lerp_(value, share.expand_as(value))
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """What averages are taken of: weights as they would be evaluated, running statistics."""
+        running = {n: v for n, v in self.buffers.items() if "running_" in n}
+        return {"weights": self._at_evaluation()} | running
+
+    def _at_evaluation(self) -> Tensor:
+        """The optimizer's weights to evaluate with [K, P]."""
+        evaluated = self.program.optimizer.evaluated
+        if evaluated is None:
+            return self.weights
+        return evaluated(self.weights, self.slots, self.hp)
+
+    def _evaluated(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weights [K, P] and buffers of what is scored and kept."""
+        if not self.averages:
+            return self._at_evaluation(), self.buffers
+        return self.averages["weights"], {n: self.averages.get(n, v) for n, v in self.buffers.items()}
 
     def _backward(self, block: Block, rows: Tensor, piece: slice) -> Tensor:
         """Add the gradient of a piece of a block's batch, rows [F, B]; its share of the loss [k].
@@ -238,19 +268,21 @@ class StackedEngine:
         a single one: then the outputs of a candidate's folds are averaged.
         """
         c, folds = len(self.alive), self.program.folds
+        weights, buffers = self._evaluated()
         parts = []
         for f in range(folds):
             piece = rows[f] if len(rows) == folds else rows[0]
-            parts.append(self._predict(slice(f * c, (f + 1) * c), piece))
+            members = slice(f * c, (f + 1) * c)
+            leaves = self._views(members, weights)
+            own = {n: v[members] for n, v in buffers.items()}
+            parts.append(self._predict(leaves, own, piece))
         if len(rows) == folds:
             return torch.cat(parts, 1)
         return torch.stack(parts).mean(0)
 
-    def _predict(self, members: slice, rows: np.ndarray) -> Tensor:
+    def _predict(self, leaves: State, buffers: State, rows: np.ndarray) -> Tensor:
         data = self.program.data
-        leaves = self._views(members)
-        buffers = {n: v[members] for n, v in self.buffers.items()}
-        count = members.stop - members.start
+        count = len(self.alive)
         shape = (count, len(rows), self.program.spec.n_outputs)
         out = torch.empty(shape, dtype=self.program.dtype)
         size = max(64, ACTIVATION_BYTES["cpu"] // (count * self._row_bytes))
@@ -274,6 +306,9 @@ class StackedEngine:
         self.buffers = {n: v[index] for n, v in self.buffers.items()}
         self.hp = {n: v[index] for n, v in self.hp.items()}
         self.rates = self.rates[:, index]
+        if self.averages:
+            self.averages = {n: v[index] for n, v in self.averages.items()}
+            self._share = self._share[:, index]
         if self.noise is not None:
             self.noise = self.noise[index]
         self._bind()
@@ -281,9 +316,10 @@ class StackedEngine:
     def snapshot(self, position: int) -> dict[str, Tensor]:
         """Weights and running buffers of one candidate: "fold/name" -> tensor (copies)."""
         out = {}
+        weights, buffers = self._evaluated()
         for f in range(self.program.folds):
             member = f * len(self.alive) + position
-            for name, value in (self._views(slice(None)) | self.buffers).items():
+            for name, value in (self._views(slice(None), weights) | buffers).items():
                 out[f"{f}/{name}"] = value[member].detach().clone()
             out |= {f"{f}/{name}": value.clone() for name, value in self.constants.items()}
         return out
@@ -294,6 +330,7 @@ class StackedEngine:
             {"weights": self.weights}
             | {f"slot/{n}": v for n, v in self.slots.items()}
             | {f"buffer/{n}": v for n, v in self.buffers.items()}
+            | {f"average/{n}": v for n, v in self.averages.items()}
         )
 
     def load(self, alive: Sequence[int], state: State) -> None:
@@ -305,3 +342,5 @@ class StackedEngine:
             v.copy_(state[f"slot/{n}"])
         for n, v in self.buffers.items():
             v.copy_(state[f"buffer/{n}"])
+        for n, v in self.averages.items():
+            v.copy_(state[f"average/{n}"])
