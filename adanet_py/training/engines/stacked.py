@@ -205,7 +205,9 @@ class StackedEngine:
         """Weights [K, P] and buffers of what is scored and kept."""
         if not self.averages:
             return self._at_evaluation(), self.buffers
-        return self.averages["weights"], {n: self.averages.get(n, v) for n, v in self.buffers.items()}
+        return self.averages["weights"], {
+            n: self.averages.get(n, v) for n, v in self.buffers.items()
+        }
 
     def _backward(self, block: Block, rows: Tensor, piece: slice) -> Tensor:
         """Add the gradient of a piece of a block's batch, rows [F, B]; its share of the loss [k].
