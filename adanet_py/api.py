@@ -109,6 +109,7 @@ def train(
     engine: str = "auto",
     metric: str | None = None,
     folds: int | None = None,
+    split: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "cpu",
     architectures: Sequence[Architecture] = (),
@@ -120,7 +121,7 @@ def train(
     What a candidate does not say takes its architecture's default. Candidates of one family
     (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto"), or
     one by one by "separate". All run in this process, to the last epoch, without rungs or early
-    stopping. `architectures` and `optimizers` are your own. `out` keeps weights and predictions in
+    stopping. `folds` and `split` are those of `search`, `architectures` and `optimizers` your own. `out` keeps weights and predictions in
     a folder, else they are gone.
 
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
@@ -138,7 +139,13 @@ def train(
     if not 0 < epochs < math.inf:
         raise ConfigError(f"epochs: expected a positive number, found {epochs}.")
     config = SearchConfig(
-        target=target, metric=metric, folds=folds, seed=seed, device=device, candidates=1
+        target=target,
+        metric=metric,
+        folds=folds,
+        split=split,
+        seed=seed,
+        device=device,
+        candidates=1,
     )
     found = read(config, data if y is None else (data, y))
     with tempfile.TemporaryDirectory(prefix="adanet_py-") as scratch:
