@@ -18,6 +18,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "losses": ("adanet_py.training.losses", "LOSSES"),
     "activations": ("adanet_py.architectures.names", "ACTIVATIONS"),
     "norms": ("adanet_py.architectures.names", "NORMS"),
+    "inits": ("adanet_py.architectures.names", "INITS"),
     "controllers": ("adanet_py.controllers", "CONTROLLERS"),
     "engines": ("adanet_py.training.engines", "ENGINES"),
     "metrics": ("adanet_py.metrics", "METRICS"),

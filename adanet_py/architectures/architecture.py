@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adanet_py.architectures.names import INITS
 from adanet_py.records import DataSpec, Knob, Scalar
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ SHARED_STATIC: Mapping[str, Knob] = {
     ),
     "embedding_width": Knob(8, 1, 64, doc="features an embedded numeric column becomes"),
     "category_width": Knob(8, 1, 128, doc="features an embedded category column becomes"),
+    "init": Knob("default", choices=tuple(INITS), doc="initial weights of the linear layers"),
+    "zero_last": Knob(False, choices=(False, True), doc="the output layer starts at zero"),
 }
 SHARED_NUMERIC: Mapping[str, Knob] = {
     "dropout": Knob(0.0, 0.0, 0.95, doc="share of hidden units set to zero"),
@@ -43,7 +46,9 @@ class Architecture:
     `build(static, spec)` returns a module whose `forward(numeric [B, n], category [B, c])` gives
     [B, n_outputs] or, for implicit ensembles of M members, [B, M, n_outputs]. Values of `numeric`
     reach the module through buffers called ``knob_<name>``. The global random state alone decides
-    the initial weights. `multiply_adds(static, spec)` estimates the cost of one row without torch;
+    the initial weights; `init` and `zero_last` (in SHARED_STATIC) change them afterwards, see
+    `initialisation.initialise`: the output layer is the linear layer registered last.
+    `multiply_adds(static, spec)` estimates the cost of one row without torch;
     the search plans its time with it.
     """
 

@@ -263,38 +263,6 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class RMSNorm(nn.Module):
-    """x / rms(x) * scale over the last dimension (Zhang and Sennrich 2019)."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.scale
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over rows, running statistics in buffers (Ioffe and Szegedy 2015).
-
-    As `nn.BatchNorm1d`, without its count of batches, which loading would ask for.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-        self.register_buffer("running_mean", torch.zeros(features))
-        self.register_buffer("running_var", torch.ones(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, var = self.running_mean, self.running_var
-        return F.batch_norm(x, mean, var, self.weight, self.bias, training=self.training)
-
-
 class Network(nn.Module):
     """Inputs, then the body: forward(numeric [B, n], category [B, c])."""
 
@@ -305,28 +273,6 @@ class Network(nn.Module):
 
     def forward(self, numeric: Tensor, category: Tensor) -> Tensor:
         return self.body(self.inputs(numeric, category))
-
-
-def norm(name: str, features: int) -> nn.Module:
-    """The norm called `name`; see `names.NORMS`."""
-    kinds = {"none": lambda _: nn.Identity(), "batch": BatchNorm, "layer": nn.LayerNorm}
-    return kinds[name](features) if name in kinds else {"rms": RMSNorm}[name](features)
-
-
-def activation(name: str) -> nn.Module:
-    """The nonlinearity called `name`; see `names.ACTIVATIONS`."""
-    kinds: dict[str, type[nn.Module]] = {
-        "relu": nn.ReLU,
-        "leaky_relu": nn.LeakyReLU,
-        "gelu": nn.GELU,
-        "silu": nn.SiLU,
-        "mish": nn.Mish,
-        "elu": nn.ELU,
-        "selu": nn.SELU,
-        "tanh": nn.Tanh,
-        "sigmoid": nn.Sigmoid,
-    }
-    return kinds[name]()
 
 
 def is_decayed(name: str, shape: tuple[int, ...]) -> bool:

@@ -12,7 +12,7 @@ from adanet_py.architectures.architecture import (
     input_features,
     whole,
 )
-from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.architectures.names import ACTIVATIONS, NORMS, units_before
 from adanet_py.records import DataSpec, Knob, Scalar
 
 if TYPE_CHECKING:
@@ -32,17 +32,20 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from torch import nn
 
     from adanet_py.architectures import layers
+    from adanet_py.architectures.activations import activation
+    from adanet_py.architectures.norms import norm
 
     inputs = layers.Inputs(static, spec)
-    width, norm = whole(static, "width"), str(static["norm"])
+    width, kind = whole(static, "width"), str(static["activation"])
+    units, normed = units_before(kind, width), str(static["norm"])
     blocks: list[nn.Module] = []
     features = inputs.features
     for _ in range(whole(static, "depth")):
-        # A bias right before a batch or layer norm's own bias is redundant but harmless for layer
-        # and RMS norm; batch norm cancels it exactly, so it is left out there.
-        blocks.append(layers.Linear(features, width, bias=norm != "batch"))
-        blocks.append(layers.norm(norm, width))
-        blocks.append(layers.activation(str(static["activation"])))
+        # A bias right before a norm's own is redundant but harmless; batch norm cancels it exactly,
+        # so it is left out there.
+        blocks.append(layers.Linear(features, units, bias=normed != "batch"))
+        blocks.append(norm(normed, units))
+        blocks.append(activation(kind))
         blocks.append(layers.Dropout())
         features = width
     return layers.Network(inputs, nn.Sequential(*blocks, layers.Linear(features, spec.n_outputs)))
@@ -51,10 +54,10 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
 def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     """Cost of one row; see `Architecture`."""
     width, (features, cost) = whole(static, "width"), input_features(static, spec)
-    depth = whole(static, "depth")
+    depth, units = whole(static, "depth"), units_before(str(static["activation"]), width)
     if depth == 0:
         return cost + features * spec.n_outputs
-    return cost + features * width + (depth - 1) * width * width + width * spec.n_outputs
+    return cost + features * units + (depth - 1) * width * units + width * spec.n_outputs
 
 
 ARCHITECTURE = Architecture(

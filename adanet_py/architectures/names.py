@@ -1,4 +1,6 @@
-"""Names of activations and norms with their one-line summaries; no torch at import."""
+"""Names of activations, norms and initialisations with their summaries; no torch at import."""
+
+from __future__ import annotations
 
 ACTIVATIONS: dict[str, str] = {
     "relu": "max(0, x)",
@@ -10,11 +12,35 @@ ACTIVATIONS: dict[str, str] = {
     "selu": "scaled ELU (Klambauer et al. 2017)",
     "tanh": "hyperbolic tangent",
     "sigmoid": "logistic function",
+    "glu": "a sigmoid(b), [a, b] = x (Dauphin et al. 2016)",
+    "geglu": "a gelu(b), [a, b] = x (Shazeer 2020)",
+    "reglu": "a max(0, b), [a, b] = x (Shazeer 2020)",
+    "swiglu": "a silu(b), [a, b] = x (Shazeer 2020)",
 }
+# These halve their input, so the linear layer (and norm) before them has twice the units.
+GATED = frozenset({"glu", "geglu", "reglu", "swiglu"})
 
 NORMS: dict[str, str] = {
     "none": "no normalisation",
     "batch": "batch normalisation, running statistics per member (Ioffe and Szegedy 2015)",
     "layer": "layer normalisation (Ba et al. 2016)",
     "rms": "root mean square normalisation (Zhang and Sennrich 2019)",
+    "group": "layer normalisation of up to 8 groups of 4 units or more (Wu and He 2018)",
 }
+
+# Of a linear map with `in` inputs and `out` outputs; all but the default start biases at zero.
+INITS: dict[str, str] = {
+    "default": "weights and biases U(-b, b), b = 1 / sqrt(in), as torch.nn.Linear",
+    "he_normal": "N(0, 2 / in) (He et al. 2015)",
+    "he_uniform": "U(-b, b), b = sqrt(6 / in) (He et al. 2015)",
+    "glorot_normal": "N(0, 2 / (in + out)) (Glorot and Bengio 2010)",
+    "glorot_uniform": "U(-b, b), b = sqrt(6 / (in + out)) (Glorot and Bengio 2010)",
+    "lecun_normal": "N(0, 1 / in) (LeCun et al. 1998)",
+    "lecun_uniform": "U(-b, b), b = sqrt(3 / in) (LeCun et al. 1998)",
+    "orthogonal": "orthonormal rows or columns, whichever are fewer (Saxe et al. 2014)",
+}
+
+
+def units_before(activation: str, width: int) -> int:
+    """Units of the linear layer before an activation that gives `width`."""
+    return 2 * width if activation in GATED else width

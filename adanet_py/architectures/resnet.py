@@ -1,4 +1,7 @@
-"""Pre-norm residual network for tables (Gorishniy et al. 2021, arXiv 2106.11959, section 3.2)."""
+"""Pre-norm residual network for tables (Gorishniy et al. 2021, arXiv 2106.11959, section 3.2).
+
+With a gated activation there is none after the last norm, where no linear layer comes before it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from adanet_py.architectures.architecture import (
     input_features,
     whole,
 )
-from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.architectures.names import ACTIVATIONS, GATED, NORMS, units_before
 from adanet_py.records import DataSpec, Knob, Scalar
 
 if TYPE_CHECKING:
@@ -33,22 +36,26 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from torch import nn
 
     from adanet_py.architectures import layers
+    from adanet_py.architectures.activations import activation
+    from adanet_py.architectures.norms import norm
 
     inputs = layers.Inputs(static, spec)
-    width, norm = whole(static, "width"), str(static["norm"])
+    width, kind, normed = whole(static, "width"), str(static["activation"]), str(static["norm"])
     hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
     blocks: list[nn.Module] = [layers.Linear(inputs.features, width)]
     for _ in range(whole(static, "depth")):
         blocks.append(
             layers.Residual(
-                layers.norm(norm, width),
-                layers.Linear(width, hidden),
-                layers.activation(str(static["activation"])),
+                norm(normed, width),
+                layers.Linear(width, units_before(kind, hidden)),
+                activation(kind),
                 layers.Dropout(),
                 layers.Linear(hidden, width),
             )
         )
-    blocks += [layers.norm(norm, width), layers.activation(str(static["activation"]))]
+    blocks.append(norm(normed, width))
+    if kind not in GATED:
+        blocks.append(activation(kind))
     return layers.Network(inputs, nn.Sequential(*blocks, layers.Linear(width, spec.n_outputs)))
 
 
@@ -56,7 +63,8 @@ def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     """Cost of one row; see `Architecture`."""
     width, (features, cost) = whole(static, "width"), input_features(static, spec)
     hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
-    blocks = whole(static, "depth") * 2 * width * hidden
+    units = units_before(str(static["activation"]), hidden)
+    blocks = whole(static, "depth") * width * (units + hidden)
     return cost + features * width + blocks + width * spec.n_outputs
 
 

@@ -12,7 +12,7 @@ from adanet_py.architectures.architecture import (
     input_features,
     whole,
 )
-from adanet_py.architectures.names import ACTIVATIONS
+from adanet_py.architectures.names import ACTIVATIONS, units_before
 from adanet_py.records import DataSpec, Knob, Scalar
 
 if TYPE_CHECKING:
@@ -32,16 +32,19 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from torch import nn
 
     from adanet_py.architectures import layers
+    from adanet_py.architectures.activations import activation
 
     inputs = layers.Inputs(static, spec)
     width, members = whole(static, "width"), whole(static, "members")
+    kind = str(static["activation"])
+    units = units_before(kind, width)
     blocks: list[nn.Module] = [layers.MemberScale(members, inputs.features, random_signs=True)]
     features = inputs.features
     for _ in range(whole(static, "depth")):
         blocks.append(
-            layers.SharedLinear(members, features, width, scale_input=bool(len(blocks) > 1))
+            layers.SharedLinear(members, features, units, scale_input=bool(len(blocks) > 1))
         )
-        blocks.append(layers.activation(str(static["activation"])))
+        blocks.append(activation(kind))
         blocks.append(layers.Dropout())
         features = width
     head = layers.MemberLinear(members, features, spec.n_outputs)
@@ -51,7 +54,8 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
 def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     """Cost of one row; see `Architecture`."""
     width, (features, cost) = whole(static, "width"), input_features(static, spec)
-    member = features * width + (whole(static, "depth") - 1) * width * width
+    units = units_before(str(static["activation"]), width)
+    member = features * units + (whole(static, "depth") - 1) * width * units
     return cost + whole(static, "members") * (member + width * spec.n_outputs)
 
 

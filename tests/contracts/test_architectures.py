@@ -9,9 +9,11 @@ import pytest
 import torch
 from programs import TASKS, lowest, make_arrays, make_candidates, make_program, make_spec, small
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.architectures.layers import Dropout, is_decayed, noise_pool
+from adanet_py.architectures.names import ACTIVATIONS, NORMS
 from adanet_py.records import Candidate, DataSpec, Knob, Scalar
 from adanet_py.training.engines.program import build_module, dropouts
 from adanet_py.training.engines.stacked import StackedEngine
@@ -159,7 +161,7 @@ def test_numeric_values_reach_the_module_and_give_finite_outputs(
         assert not torch.allclose(outputs, default(*inputs(spec)))
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "rms"])
+@pytest.mark.parametrize("norm", sorted(NORMS))
 @pytest.mark.parametrize("embedding", ["none", "piecewise_linear", "periodic"])
 def test_members_as_one_program_equal_a_loop_over_modules(
     architecture: Architecture, norm: str, embedding: str
@@ -199,7 +201,7 @@ def test_members_as_one_program_equal_a_loop_over_modules(
         torch.testing.assert_close(predicted[k], evaluated, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "rms"])
+@pytest.mark.parametrize("norm", sorted(NORMS))
 def test_a_row_is_predicted_alone_as_among_others(architecture: Architecture, norm: str) -> None:
     static = {"norm": norm} if "norm" in architecture.static else {}
     candidates = make_candidates(architecture.name, [{"dropout": 0.5}, {"lr": 0.1}], **static)
@@ -210,6 +212,17 @@ def test_a_row_is_predicted_alone_as_among_others(architecture: Architecture, no
     together, alone = engine.predict([rows]), engine.predict([rows[5:6]])
     assert alone.shape == (2, 1, 1)
     torch.testing.assert_close(alone[:, 0], together[:, 5], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_multiply_adds_are_those_of_the_module(architecture: Architecture, activation: str) -> None:
+    spec = make_spec("multiclass")
+    static = architecture.complete(small(architecture, activation=activation, depth=3, width=5))
+    module = build(architecture, static, spec).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*inputs(spec, rows=10))
+    assert architecture.multiply_adds is not None
+    assert counter.get_total_flops() == 2 * 10 * architecture.multiply_adds(static, spec)
 
 
 def test_missing_and_unseen_codes_are_code_zero_and_finite(architecture: Architecture) -> None:

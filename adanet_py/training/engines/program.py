@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adanet_py.architectures.architecture import Architecture
+from adanet_py.architectures.initialisation import initialise
 from adanet_py.architectures.layers import Dropout, is_decayed, noise_pool
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.training.batches import BatchOrder, member_seed, micro_batches
@@ -114,7 +115,9 @@ def build_module(
     """An ordinary module for `candidate`: initial weights from `seed` alone, knob buffers set."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = architecture.build(architecture.complete(candidate.static), spec)
+        static = architecture.complete(candidate.static)
+        module = architecture.build(static, spec)
+        initialise(module, str(static.get("init", "default")), bool(static.get("zero_last", False)))
     values = {
         name: float(candidate.numeric.get(name, knob.default))  # type: ignore[arg-type]
         for name, knob in architecture.numeric.items()
