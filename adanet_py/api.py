@@ -121,8 +121,8 @@ def train(
     What a candidate does not say takes its architecture's default. Candidates of one family
     (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto"), or
     one by one by "separate". All run in this process, to the last epoch, without rungs or early
-    stopping. `folds` and `split` are those of `search`, `architectures` and `optimizers` your own. `out` keeps weights and predictions in
-    a folder, else they are gone.
+    stopping. `folds` and `split` are those of `search`, `architectures` and `optimizers` your own.
+    `out` keeps weights and predictions in a folder, else they are gone.
 
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
