@@ -27,11 +27,10 @@ from adanet_py.journal import write_atomic
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
 from adanet_py.training.engines import make_engine
 from adanet_py.training.engines.program import Program
+from adanet_py.training.schedules import ROUNDING, feedback_factor
 from adanet_py.training.scoring import Scorer
 
 Emit = Callable[[dict[str, Any]], None]
-
-ROUNDING = 1e-9  # relative; a smaller error by less than this is no improvement
 
 
 @dataclass
@@ -96,6 +95,7 @@ def train(program: Program, plan: Plan) -> list[Track]:
     while step < limit and engine.alive:
         before = time.monotonic()
         at = step
+        _follow(engine, tracks, plan.scorer, at)
         step, loss, norm = engine.advance(at, _boundary(group, at, limit), tick)
         stopped = step < limit and plan.should_stop()
         _evaluate(engine, tracks, plan, step, loss, norm)
@@ -113,6 +113,19 @@ def train(program: Program, plan: Plan) -> list[Track]:
     for c in engine.alive:
         tracks[c].status = Status.COMPLETE if step >= group.steps else Status.DEADLINE
     return tracks
+
+
+def _follow(engine: Any, tracks: list[Track], scorer: Scorer, step: int) -> None:
+    """Scale the rates from `step` on for those whose schedule follows their evaluations.
+
+    The factor comes from the whole curve, so that it is the same after a resume.
+    """
+    factors = []
+    for c in engine.alive:
+        errors = [scorer.error(e.validation) for e in tracks[c].curve]
+        factors.append(feedback_factor(tracks[c].candidate, errors))
+    if any(f != 1.0 for f in factors):
+        engine.scale_rates(step, factors)
 
 
 def _boundary(group: Group, step: int, limit: int) -> int:

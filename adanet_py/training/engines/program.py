@@ -91,6 +91,14 @@ class Program:
         default = float(self.optimizer.numeric["lr"].default)  # type: ignore[arg-type]
         return np.tile(learning_rates(self.candidates, self.steps, default), (1, self.folds))
 
+    def scaled_rates(
+        self, start: int, alive: Sequence[int], factors: Sequence[float]
+    ) -> np.ndarray:
+        """The rates from step `start` on times a factor per living candidate [steps - start, K]."""
+        planned = self.rates()[start:].reshape(-1, self.folds, len(self.candidates))
+        scaled = planned[:, :, list(alive)] * np.asarray(factors)
+        return scaled.reshape(len(planned), self.folds * len(alive))
+
     def hyperparameters(self) -> dict[str, Tensor]:
         """Every numeric hyperparameter of optimizer and loss: name -> [K, 1]."""
         rows = [numeric_values(self.optimizer, c) for c in self.candidates] * self.folds

@@ -198,6 +198,10 @@ class SeparateEngine:
         self.hp = [self.hp[i] for i in index]
         self.rates = self.rates[:, index]
 
+    def scale_rates(self, start: int, factors: Sequence[float]) -> None:
+        """See `StackedEngine.scale_rates`."""
+        self.rates[start:] = self.program.scaled_rates(start, self.alive, factors)
+
     def snapshot(self, position: int) -> dict[str, Tensor]:
         """See `StackedEngine.snapshot`."""
         out: dict[str, Tensor] = {}

@@ -315,6 +315,11 @@ class StackedEngine:
             self.noise = self.noise[index]
         self._bind()
 
+    def scale_rates(self, start: int, factors: Sequence[float]) -> None:
+        """From step `start` on, candidates learn at so many times the planned rates [C]."""
+        rates = torch.from_numpy(self.program.scaled_rates(start, self.alive, factors))
+        self.rates[start:] = rates.to(self.rates).unsqueeze(-1)
+
     def snapshot(self, position: int) -> dict[str, Tensor]:
         """Weights and running buffers of one candidate: "fold/name" -> tensor (copies)."""
         out = {}
