@@ -275,6 +275,33 @@ def leaderboard(
 
 @app.command()
 @_reported
+def curves(
+    run: RunFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PNG, SVG or PDF to write. [default: in the terminal]"),
+    ] = None,
+    candidate: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this one; may be repeated.")
+    ] = None,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many of the best, worst and diverged.")
+    ] = 2,
+) -> None:
+    """Draw the learning curves of the best, the worst and the diverged candidates."""
+    from adanet_py.curves import picture
+    from adanet_py.drawing import draw, write_text
+
+    found = picture(run, candidate or (), top)
+    if out is None:
+        print(write_text(found, sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    else:
+        draw(found, out)
+        say(f"Written: {out}, curves of {len(found.curves)} candidates")
+
+
+@app.command()
+@_reported
 def predict(
     model: RunOrModel,
     data: Data,

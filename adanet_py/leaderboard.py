@@ -16,6 +16,7 @@ from adanet_py.journal import write_atomic
 from adanet_py.metrics import Metric
 from adanet_py.records import Result, Status
 from adanet_py.reward import pareto_front
+from adanet_py.training.diagnostics import names
 
 COLUMNS: dict[str, str] = {
     "rank": "place by reward, 1 is best, equal rewards by fewer parameters; empty without a score",
@@ -49,7 +50,7 @@ COLUMNS: dict[str, str] = {
     "controller": "who proposed it",
     "parent": "identifier of the candidate it was derived from",
     "move": "how it was derived from it",
-    "message": "what went wrong, or other remarks",
+    "message": "the sentence again, with the problems its curve shows, what went wrong or remarks",
 }
 
 CURVE_COLUMNS: dict[str, str] = {
@@ -60,6 +61,13 @@ CURVE_COLUMNS: dict[str, str] = {
     "train_loss": "mean training loss since the previous row",
     "validation": "metric on validation rows, in its natural sign and unit, uncalibrated",
     "grad_norm": "norm of the gradient before clipping",
+    "update_ratio": "norm of the last step's change of the weights over the norm of the weights",
+    "depth_ratio": "root mean square of the gradient of the first hidden weight matrix over that "
+    "of the last",
+    "dead_units": "share of hidden units that give the same for every one of 256 training rows",
+    "curvature": "second derivative of the batch's loss along the last step; at every 32nd step "
+    "at most",
+    "diagnosis": "problems the curve shows up to this row, by name",
 }
 
 PARETO_COLUMNS: dict[str, str] = {
@@ -118,15 +126,16 @@ def build(
     return _frame(rows, _column_order(order))
 
 
-def curves(results: Sequence[Result]) -> pd.DataFrame:
+def curves(results: Sequence[Result], metric: Metric) -> pd.DataFrame:
     """Return every evaluation of every candidate in order: the columns of `CURVE_COLUMNS`."""
     rows = [
         {
             "candidate": r.candidate.id,
-            **{name: getattr(e, name) for name in list(CURVE_COLUMNS)[1:]},
+            **{name: getattr(e, name) for name in list(CURVE_COLUMNS)[1:-1]},
+            "diagnosis": names(r.curve[:i], metric.greater_is_better) or None,
         }
         for r in results
-        for e in r.curve
+        for i, e in enumerate(r.curve, start=1)
     ]
     return _frame(rows, list(CURVE_COLUMNS))
 

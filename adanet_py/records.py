@@ -141,7 +141,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One point of a candidate's learning curve (a row of curves.csv)."""
+    """One point of a candidate's learning curve (a row of curves.csv); NaN: not measured.
+
+    The last five are means over the folds, see `training/probe.py`.
+    """
 
     step: int
     epoch: float
@@ -149,6 +152,10 @@ class Evaluation:
     train_loss: float
     validation: float  # the run's metric in its natural sign, uncalibrated
     grad_norm: float
+    update_ratio: float = math.nan
+    depth_ratio: float = math.nan
+    dead_units: float = math.nan
+    curvature: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,7 @@ class Result:
         )
 
 
-_CURVE = ("step", "epoch", "lr", "train_loss", "validation", "grad_norm")
+_CURVE = tuple(Evaluation.__dataclass_fields__)  # journals hold rows: append fields, with defaults
 _PLAIN = (
     "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "error",
     "complexity", "reward", "controller", "group", "engine", "message",

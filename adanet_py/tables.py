@@ -34,7 +34,7 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
         y = y.astype(np.float64) * target.scale + target.mean
     table = leaderboard.build(results, metric, predictions=predictions, y=y, weight=weight, top=TOP)
     leaderboard.write_csv(table, into / "leaderboard.csv")
-    leaderboard.write_csv(leaderboard.curves(results), into / "curves.csv")
+    leaderboard.write_csv(leaderboard.curves(results, metric), into / "curves.csv")
     leaderboard.write_csv(leaderboard.pareto(results), into / "pareto.csv")
 
 

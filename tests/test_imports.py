@@ -23,14 +23,21 @@ LIGHT = (
     "adanet_py.metrics", "adanet_py.calibration", "adanet_py.baselines", "adanet_py.space",
     "adanet_py.controllers", "adanet_py.executors", "adanet_py.architectures",
     "adanet_py.training.optimizers", "adanet_py.training.schedules", "adanet_py.training.losses",
-    "adanet_py.training.general", "adanet_py.training.engines",
+    "adanet_py.training.general", "adanet_py.training.engines", "adanet_py.training.diagnostics",
+    "adanet_py.curves", "adanet_py.drawing",
 )  # fmt: skip
 
 # What a worker process loads: torch, but neither pandas nor scikit-learn.
 WORKER = ("adanet_py.worker", "adanet_py.training.jobs", "adanet_py.training.groups")
 
 # Only these may import these.
-OWNERS = {"optuna": ("controllers/",), "ray": ("executors/ray.py",), "typer": ("cli.py",)}
+OWNERS = {
+    "optuna": ("controllers/",),
+    "ray": ("executors/ray.py",),
+    "typer": ("cli.py",),
+    "matplotlib": ("drawing.py",),
+    "plotext": ("drawing.py",),
+}
 
 
 def _loads(modules, watched):

@@ -123,7 +123,7 @@ def test_a_baseline_is_a_row_like_any_other():
 
 def test_an_empty_leaderboard_has_its_columns():
     assert list(build([], LOSS).columns) == list(COLUMNS)
-    assert list(curves([]).columns) == list(CURVE_COLUMNS)
+    assert list(curves([], LOSS).columns) == list(CURVE_COLUMNS)
     assert list(pareto([]).columns) == list(PARETO_COLUMNS)
 
 
@@ -254,7 +254,7 @@ def test_nothing_to_compare_gives_nothing():
 def test_curves_have_one_row_per_evaluation():
     points = (Evaluation(10, 0.5, 0.01, 0.7, 0.6, 1.5), Evaluation(20, 1.0, 0.005, 0.5, 0.4, 0.7))
     one = result(0.4, curve=points)
-    table = curves([result(0.5), one])
+    table = curves([result(0.5), one], LOSS)
     assert table["candidate"].tolist() == [one.candidate.id] * 2
     assert table["step"].tolist() == [10, 20]
     assert table["validation"].tolist() == [0.6, 0.4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from adanet_py.cli import app
 from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS, PARETO_COLUMNS
 from adanet_py.listing import REGISTRIES
 from adanet_py.space import load_space
+from adanet_py.training.diagnostics import PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,6 +87,8 @@ def play_bash(block, env):
         if not words:
             continue
         assert words[0] == "python", f"README.md:{block.line}: not a call of python: {line}"
+        if "curves" in words and importlib.util.find_spec("matplotlib") is None:
+            continue  # without the extra "plot" there is nothing to see
         command = [sys.executable, *words[1:]]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"README.md:{block.line}: {line}\n{done.stdout}{done.stderr}"
@@ -181,6 +185,11 @@ def test_no_option_is_named_that_does_not_exist():
     known = set().union(*command_options().values(), {"--help", "--version", "--debug"})
     played = "".join(b.text for b in BASH[INSTALL_BLOCKS:])
     assert options_in(PROSE + played) <= known
+
+
+def test_every_problem_that_can_be_diagnosed_is_named():
+    said = README[README.index("A diagnosis is one or more of:") :].partition(".")[0]
+    assert " ".join(said.split()).partition(": ")[2].split(", ") == list(PROBLEMS)
 
 
 def test_what_can_be_listed_is_named():

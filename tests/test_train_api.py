@@ -148,7 +148,8 @@ def test_a_diverging_candidate_is_a_result() -> None:
     good, bad = train(candidates, table("regression"), epochs=30)
     assert good.status is Status.COMPLETE
     assert bad.status is Status.DIVERGED
-    assert "diverged" in bad.message
+    assert bad.message.startswith("diverged: ")
+    assert "between steps 0 and" in bad.message
     assert not bad.metrics
 
 

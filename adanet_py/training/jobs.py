@@ -30,6 +30,7 @@ from adanet_py.journal import write_atomic
 from adanet_py.own import Own
 from adanet_py.records import Group, Result, Status
 from adanet_py.training.batches import BatchOrder, rows_per_step
+from adanet_py.training.diagnostics import sentence
 from adanet_py.training.engines.program import (
     Program,
     Tensors,
@@ -275,12 +276,10 @@ def _finish(
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         latency_ms=cost.latency_ms,
-        message=status.value,
+        message=sentence(status, track.curve, plan.scorer.metric.greater_is_better),
     )
     result = _describe(result, group, position)
     if not status.usable or track.outputs is None:
-        if track.status is Status.DIVERGED:
-            result = result.replace(message=f"{status.value}, at step {track.steps}")
         return result
     temperature = plan.scorer.temperature(track.outputs)
     metrics = {"validation": plan.scorer.cross_fitted(track.outputs)}
