@@ -1,0 +1,136 @@
+"""One thing a search decides: its values, their order, their place in the unit interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TypeGuard
+
+import numpy as np
+
+from adanet_py.records import Scalar
+
+_DIGITS = 6  # significant digits of a drawn number: enough, and pleasant to read in a leaderboard
+_STEPS = (0.05, 0.4)  # range of the standard deviation of a mutation in the unit interval
+
+
+def _is_number(value: Scalar) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing a search decides.
+
+    `domain` holds the choices, or the low and high end of a range. `when` lists the conditions:
+    decision name and the values of it for which this one is active. `static` decisions choose the
+    program a candidate is trained in, the others are numbers in it.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    kind: str  # "choice", "int" or "float"
+    domain: tuple[Scalar, ...]
+    log: bool = False
+    when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
+    static: bool = False
+
+    @cached_property
+    def size(self) -> float:
+        """Number of values; infinite for a real range."""
+        if self.kind == "choice":
+            return len(self.domain)
+        low, high = self.ends
+        if self.kind == "int":
+            return high - low + 1
+        return math.inf if high > low else 1
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """Low and high end of a range."""
+        low, high = self.domain
+        return low, high  # type: ignore[return-value]
+
+    @cached_property
+    def ordered(self) -> bool:
+        """Whether neighbouring values are alike: ranges, and choices that are rising numbers."""
+        if self.kind != "choice":
+            return True
+        numbers = [v for v in self.domain if _is_number(v)]
+        return len(numbers) == len(self.domain) and all(a < b for a, b in pairwise(numbers))
+
+    @cached_property
+    def _scaled_ends(self) -> tuple[float, float]:
+        low, high = self.ends
+        if self.kind == "int":  # every integer owns an equally wide part of the interval
+            low, high = low - 0.5, high + 0.5
+        return (math.log(low), math.log(high)) if self.log else (low, high)
+
+    def at(self, u: float) -> Scalar:
+        """The value at `u` in [0, 1]."""
+        if self.kind == "choice":
+            return self.domain[min(int(u * len(self.domain)), len(self.domain) - 1)]
+        low, high = self._scaled_ends
+        x = low + u * (high - low)
+        x = math.exp(x) if self.log else x
+        return self.tidy(x)
+
+    def tidy(self, x: float) -> float:
+        """The number of a range at or next to `x`, with few digits."""
+        low, high = self.ends
+        if self.kind == "int":
+            return int(min(max(round(x), low), high))
+        return float(min(max(float(f"{x:.{_DIGITS}g}"), low), high))
+
+    def unit(self, value: Scalar) -> float:
+        """Inverse of `at`: the middle of the part of [0, 1] that belongs to `value`."""
+        if self.kind == "choice":
+            return (self.domain.index(value) + 0.5) / len(self.domain)
+        low, high = self._scaled_ends
+        x: float = math.log(value) if self.log else value  # type: ignore[arg-type,assignment]
+        return min(max((x - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether `value` is in the domain."""
+        if self.kind == "choice":
+            is_bool = isinstance(value, bool)
+            return any(value == c and is_bool == isinstance(c, bool) for c in self.domain)
+        if not _is_number(value):
+            return False
+        low, high = self.ends
+        return low <= value <= high and (self.kind == "float" or float(value).is_integer())
+
+    def closest(self, value: Scalar) -> Scalar:
+        """The allowed value nearest to `value`; None where nothing is near (another word)."""
+        if self.allows(value):
+            return value
+        if not _is_number(value) or not self.ordered:
+            return None
+        if self.kind == "choice":
+            return min(self.domain, key=lambda c: abs(c - value))  # type: ignore[operator]
+        low, high = self.ends
+        clipped = min(max(value, low), high)
+        return round(clipped) if self.kind == "int" else clipped
+
+
+def neighbour(decision: Decision, value: Scalar, rng: np.random.Generator) -> Scalar:
+    """Another value of `decision` near `value`; the same only if there is no other."""
+    if decision.size <= 1:
+        return value
+    if not decision.ordered:
+        others = [c for c in decision.domain if c != value]
+        return others[int(rng.integers(len(others)))]
+    start = decision.unit(value)
+    low, high = _STEPS
+    for _ in range(16):
+        # Steps of every size: small ones refine, large ones leave a poor start.
+        u = abs(start + rng.normal() * low * (high / low) ** rng.random())  # reflected at 0
+        moved = decision.at(min(max(2.0 - u if u > 1.0 else u, 0.0), 1.0))
+        if moved != value:
+            return moved
+    # A few values in a wide part each (three choices): the step rarely leaves; take the next one.
+    step = 1.0 / decision.size if math.isfinite(decision.size) else high
+    up = start + step <= 1.0 and (start - step < 0.0 or rng.random() < 0.5)
+    return decision.at(start + step if up else start - step)
