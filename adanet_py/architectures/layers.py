@@ -1,8 +1,9 @@
 """The layers architectures are made of: ordinary single-model modules that vectorise under vmap.
 
 Values that differ per member but do not shape the graph are buffers: ``knob_<name>`` holds a value
-of `Candidate.numeric`, ``noise`` the random bytes of a dropout layer (see below). Buffers called
-``constant_<name>`` are the same for all members and are not multiplied by their number.
+of `Candidate.numeric`, ``noise`` and ``step_<name>`` are set by the engine (see `perturbations`).
+Buffers called ``constant_<name>`` are the same for all members and are not multiplied by their
+number.
 """
 
 # ruff: noqa: D102 - what `forward` computes stands in the docstring of its layer
@@ -17,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adanet_py.architectures.architecture import ONE_HOT_LIMIT, PERIODIC_WAVES
+from adanet_py.architectures.perturbations import Cutmix, InputNoise, Mixup
 from adanet_py.records import DataSpec, Scalar
-
-NOISE_SIZE = 1 << 19  # bytes of random numbers of a member
 
 
 class Linear(nn.Module):
@@ -112,7 +112,9 @@ class Inputs(nn.Module):
     """Turn (numeric [B, n], category [B, c]) into [B, features].
 
     Numeric columns are taken as they are or embedded; category columns become one-hot codes
-    (at most `ONE_HOT_LIMIT` codes, missing or unseen = all zeros) or learned embeddings.
+    (at most `ONE_HOT_LIMIT` codes, missing or unseen = all zeros) or learned embeddings. In
+    training columns may be exchanged with another row (cutmix), numeric ones get noise, and the
+    features are mixed with those of another row (mixup), where a candidate asks for it.
     """
 
     def __init__(self, static: Mapping[str, Scalar], spec: DataSpec) -> None:
@@ -137,8 +139,13 @@ class Inputs(nn.Module):
             self.tables.append(Embedding(size, wide))
             self.features += wide
         self.features += sum(c - 1 for _, c in self.one_hot)
+        self.cutmix = Cutmix(spec.n_numeric + len(spec.cardinalities))
+        self.noise = InputNoise()
+        self.mixup = Mixup()
 
     def forward(self, numeric: Tensor, category: Tensor) -> Tensor:
+        numeric, category = self.cutmix(numeric, category)
+        numeric = self.noise(numeric)
         parts = []
         if numeric.shape[-1]:
             parts.append(numeric if self.numeric is None else self.numeric(numeric).flatten(-2))
@@ -147,7 +154,7 @@ class Inputs(nn.Module):
             parts.append((category[..., i].unsqueeze(-1) == codes).to(numeric.dtype))
         for i, table in zip(self.embedded, self.tables, strict=True):
             parts.append(table(category[..., i]))
-        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+        return self.mixup(torch.cat(parts, -1) if len(parts) > 1 else parts[0])
 
 
 class Embedding(nn.Module):
@@ -159,47 +166,6 @@ class Embedding(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.weight)
-
-
-def noise_pool(seed: int) -> Tensor:
-    """The uniform noise of one member: bytes [NOISE_SIZE] that depend on its seed alone."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (NOISE_SIZE,), dtype=torch.uint8, generator=generator)
-
-
-class Dropout(nn.Module):
-    """Set a share of the values to zero and scale up the rest (Srivastava et al. 2014).
-
-    The noise is a window into the member's own pool of random bytes; the engine moves the window,
-    `start`, from step to step and layer to layer. So what is dropped depends on the member's seed
-    and the step, not on grouping, order, engine or resumption, and costs no random numbers and no
-    copy. The share is rounded to a multiple of 1/256.
-    """
-
-    knob_dropout: Tensor
-    noise: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("knob_dropout", torch.tensor(0.0))
-        # The engine puts the member's pool here; it is not part of the model.
-        self.register_buffer("noise", torch.empty(0, dtype=torch.uint8), persistent=False)
-        self.start = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        rows, inner = x.shape[0], math.prod(x.shape[1:])
-        # Rows lie side by side; in layers larger than half the pool they overlap.
-        stride = min(inner, max(1, (NOISE_SIZE // 2 - inner) // max(1, rows - 1)))
-        span = (rows - 1) * stride + inner
-        # A row wider than the pool (a layer of half a million units) sees it more than once.
-        noise = self.noise if span <= NOISE_SIZE else self.noise.repeat(-(-span // NOISE_SIZE))
-        start = self.start % max(1, noise.shape[0] - span)
-        window = noise[start : start + span].unfold(0, inner, stride).view(x.shape)
-        dropped = torch.round(self.knob_dropout * 256.0)
-        kept = (window >= dropped).to(x.dtype) * (256.0 / (256.0 - dropped))
-        return x * kept
 
 
 class MemberScale(nn.Module):

@@ -34,6 +34,7 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from adanet_py.architectures import layers
     from adanet_py.architectures.activations import activation
     from adanet_py.architectures.norms import norm
+    from adanet_py.architectures.perturbations import Dropout
 
     inputs = layers.Inputs(static, spec)
     width, kind = whole(static, "width"), str(static["activation"])
@@ -46,7 +47,7 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
         blocks.append(layers.Linear(features, units, bias=normed != "batch"))
         blocks.append(norm(normed, units))
         blocks.append(activation(kind))
-        blocks.append(layers.Dropout())
+        blocks.append(Dropout())
         features = width
     return layers.Network(inputs, nn.Sequential(*blocks, layers.Linear(features, spec.n_outputs)))
 

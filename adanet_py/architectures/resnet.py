@@ -29,6 +29,16 @@ STATIC: Mapping[str, Knob] = {
     "norm": Knob("layer", choices=tuple(NORMS), doc="normalisation at the entry of each block"),
     **SHARED_STATIC,
 }
+NUMERIC: Mapping[str, Knob] = {
+    **SHARED_NUMERIC,
+    "drop_path": Knob(
+        0.0,
+        0.0,
+        0.95,
+        doc="probability that a row skips the last block, the others in proportion to depth "
+        "(stochastic depth, Huang et al. 2016)",
+    ),
+}
 
 
 def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
@@ -38,19 +48,22 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     from adanet_py.architectures import layers
     from adanet_py.architectures.activations import activation
     from adanet_py.architectures.norms import norm
+    from adanet_py.architectures.perturbations import Dropout, DropPath
 
     inputs = layers.Inputs(static, spec)
     width, kind, normed = whole(static, "width"), str(static["activation"]), str(static["norm"])
     hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
     blocks: list[nn.Module] = [layers.Linear(inputs.features, width)]
-    for _ in range(whole(static, "depth")):
+    depth = whole(static, "depth")
+    for branch in range(1, depth + 1):
         blocks.append(
             layers.Residual(
                 norm(normed, width),
                 layers.Linear(width, units_before(kind, hidden)),
                 activation(kind),
-                layers.Dropout(),
+                Dropout(),
                 layers.Linear(hidden, width),
+                DropPath(branch, depth),
             )
         )
     blocks.append(norm(normed, width))
@@ -72,7 +85,7 @@ ARCHITECTURE = Architecture(
     name="resnet",
     summary="pre-norm residual blocks",
     static=STATIC,
-    numeric=SHARED_NUMERIC,
+    numeric=NUMERIC,
     build=build,
     multiply_adds=multiply_adds,
 )

@@ -33,6 +33,7 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
 
     from adanet_py.architectures import layers
     from adanet_py.architectures.activations import activation
+    from adanet_py.architectures.perturbations import Dropout
 
     inputs = layers.Inputs(static, spec)
     width, members = whole(static, "width"), whole(static, "members")
@@ -45,7 +46,7 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
             layers.SharedLinear(members, features, units, scale_input=bool(len(blocks) > 1))
         )
         blocks.append(activation(kind))
-        blocks.append(layers.Dropout())
+        blocks.append(Dropout())
         features = width
     head = layers.MemberLinear(members, features, spec.n_outputs)
     return layers.Network(inputs, nn.Sequential(*blocks, head))

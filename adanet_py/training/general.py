@@ -28,6 +28,22 @@ GENERAL: dict[str, Knob] = {
     "max_norm": Knob(
         0.0, 0.0, 1e6, doc="largest norm of a unit's incoming weights (Srivastava et al. 2014)"
     ),
+    "input_noise": Knob(
+        0.0, 0.0, 10.0, doc="standard deviation of noise on the scaled numeric columns in training"
+    ),
+    "mixup": Knob(
+        0.0,
+        0.0,
+        10.0,
+        doc="rows are mixed with others in proportions from Beta(mixup, mixup) (Zhang et al. 2017)",
+    ),
+    "cutmix": Knob(
+        0.0,
+        0.0,
+        10.0,
+        doc="a share from Beta(cutmix, cutmix) of the columns comes from another row "
+        "(after Yun et al. 2019)",
+    ),
     "label_smoothing": Knob(
         0.0, 0.0, 0.9, doc="share of the target spread over all classes (classification)"
     ),

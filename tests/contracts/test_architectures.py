@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adanet_py.architectures import ARCHITECTURES, Architecture
-from adanet_py.architectures.layers import Dropout, is_decayed, noise_pool
+from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.records import Candidate, DataSpec, Knob, Scalar
-from adanet_py.training.engines.program import build_module, dropouts
+from adanet_py.training.engines.program import build_module, noisy_layers
 from adanet_py.training.engines.stacked import StackedEngine
 
 ROWS = 16
@@ -53,7 +54,7 @@ def build(
 ) -> nn.Module:
     candidate = Candidate(architecture.name, static, numeric=numeric)
     module = build_module(architecture, candidate, spec, seed).double()
-    for layer in dropouts(module).values():
+    for layer in noisy_layers(module).values():
         layer.noise = noise_pool(seed)
     return module
 
@@ -137,7 +138,7 @@ def test_the_seed_alone_decides_the_weights(architecture: Architecture) -> None:
     assert first.keys() == again.keys()
     assert all(torch.equal(v, again[n]) for n, v in first.items())
     assert any(not torch.equal(v, other[n]) for n, v in first.items())
-    assert not any(n.endswith("noise") for n in first)
+    assert not any(n.rsplit(".", 1)[-1].startswith(("noise", "step_")) for n in first)
 
 
 @pytest.mark.parametrize(("name", "knob"), NUMERIC)
@@ -182,9 +183,9 @@ def test_members_as_one_program_equal_a_loop_over_modules(
     predicted = engine.predict([rows.numpy()])
     for k in range(3):
         module = program.build(k).train()
-        for i, layer in enumerate(dropouts(module).values()):
+        for i, layer in enumerate(noisy_layers(module).values()):
             layer.noise = noise_pool(program.seeds()[k])
-            layer.start = list(dropouts(engine._train).values())[i].start
+            layer.start = list(noisy_layers(engine._train).values())[i].start
         batch = program.data.numeric[rows], program.data.category[rows]
         outputs = module(*batch)
         outputs = outputs.unsqueeze(-2) if outputs.dim() == 2 else outputs
@@ -254,49 +255,3 @@ def test_weight_decay_applies_to_matrices_and_nothing_else() -> None:
             decayed = is_decayed(name, tuple(parameter.shape))
             assert decayed == (kind == "weight" and parameter.dim() > 1 and ".tables." not in name)
         assert any(is_decayed(n, tuple(p.shape)) for n, p in module.named_parameters())
-
-
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.3, 0.95])
-def test_dropout_zeroes_its_share_and_keeps_the_mean(share: float) -> None:
-    layer = Dropout().train()
-    layer.knob_dropout.fill_(share)
-    layer.noise = noise_pool(5)
-    x = torch.ones(1000, 100)
-    y = layer(x)
-    exact = round(share * 256) / 256
-    # 100,000 draws: six standard deviations of the share.
-    bound = 6 * math.sqrt(exact * (1 - exact) / x.numel())
-    assert abs(float((y == 0).float().mean()) - exact) <= bound
-    assert abs(exact - share) <= 1 / 512
-    kept = y[y != 0]
-    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - exact)))
-    assert torch.equal(layer.eval()(x), x)
-
-
-def test_dropout_moves_with_its_place_and_differs_between_members_and_rows() -> None:
-    layer = Dropout().train()
-    layer.knob_dropout.fill_(0.5)
-    layer.noise = noise_pool(1)
-    x = torch.ones(64, 50)
-    first = layer(x)
-    layer.start = 12345
-    moved = layer(x)
-    layer.noise = noise_pool(2)
-    other = layer(x)
-    for a, b in ((first, moved), (moved, other), (first[0], first[1])):
-        assert 0.3 < float((a == b).float().mean()) < 0.7
-    layer.start = 0
-    layer.noise = noise_pool(1)
-    assert torch.equal(layer(x), first)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 8, 7), (3000, 400), (2, 600_000), (512, 3000)])
-def test_dropout_takes_layers_of_any_size(shape: tuple[int, ...]) -> None:
-    layer = Dropout().train()
-    layer.knob_dropout.fill_(0.5)
-    layer.noise = noise_pool(1)
-    layer.start = 2**31 - 2
-    y = layer(torch.ones(shape))
-    assert y.shape == shape
-    if y.numel() > 1000:
-        assert 0.45 < float((y == 0).float().mean()) < 0.55

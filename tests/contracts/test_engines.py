@@ -210,6 +210,72 @@ def test_averages_go_on_in_a_fresh_engine(engine_name: str) -> None:
             assert torch.equal(value, second.snapshot(position)[name])
 
 
+PERTURBATIONS: dict[str, dict[str, float]] = {
+    "dropout": {"dropout": 0.3},
+    "drop_path": {"drop_path": 0.4},
+    "input_noise": {"input_noise": 0.3},
+    "mixup": {"mixup": 0.5},
+    "cutmix": {"cutmix": 1.0},
+    "mixup and cutmix": {"mixup": 1.0, "cutmix": 0.5},
+    "all": {"dropout": 0.2, "drop_path": 0.3, "input_noise": 0.1, "mixup": 1.0, "cutmix": 1.0},
+}
+
+
+def perturbed(
+    architecture: str, name: str, order: list[int] | None = None, **static: Any
+) -> Program:
+    """Every second candidate is perturbed."""
+    numeric = [
+        {"lr": 3e-3 * (i + 1)} | (PERTURBATIONS[name] if i % 2 == 0 else {}) for i in range(4)
+    ]
+    candidates = make_candidates(architecture, numeric, **static)
+    chosen = [candidates[i] for i in order or range(4)]
+    task = {"mlp": "multiclass", "resnet": "binary", "tabm": "regression"}[architecture]
+    return make_program(chosen, make_spec(task), steps=STEPS, folds=2, weighted=True)
+
+
+@pytest.mark.parametrize("embedding", ["none", "periodic"])
+@pytest.mark.parametrize("name", sorted(PERTURBATIONS))
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_equals_plain_pytorch_when_perturbed(
+    fused: str, architecture: str, name: str, embedding: str
+) -> None:
+    program = perturbed(architecture, name, embedding=embedding)
+    got, want = trace(fused, program, [0, 1, 2]), trace("separate", program, [0, 1, 2])
+    check_same(got, want, 1e-9)
+    still = make_candidates(
+        architecture, [{"lr": 3e-3 * (i + 1)} for i in range(4)], embedding=embedding
+    )
+    plain = trace(fused, make_program(
+        still, program.spec, steps=STEPS, folds=2, weighted=True
+    ), [0, 1, 2])  # fmt: skip
+    acts = name in ARCHITECTURES[architecture].numeric or name != "drop_path"
+    moved = [not torch.equal(got["valid 1"][k], plain["valid 1"][k]) for k in range(3)]
+    assert moved == [acts, False, acts]
+    for member in range(2):
+        alone = trace(fused, perturbed(architecture, name, [member], embedding=embedding))
+        torch.testing.assert_close(
+            alone["valid 1"][0], got["valid 1"][member], rtol=1e-9, atol=1e-9
+        )
+
+
+def test_perturbations_go_on_after_loading(engine_name: str) -> None:
+    program = perturbed("resnet", "all", batch_size=5)
+    whole, first = make_engine(engine_name, program), make_engine(engine_name, program)
+    whole.advance(0, STEPS, never)
+    first.advance(0, 3, never)
+    second = make_engine(engine_name, program)
+    second.load(first.alive, {n: v.clone() for n, v in first.state().items()})
+    second.advance(3, STEPS, never)
+    for position in range(4):
+        for name, value in whole.snapshot(position).items():
+            assert torch.equal(value, second.snapshot(position)[name])
+
+
+def test_perturbed_micro_batches_equal_plain_pytorch(fused: str) -> None:
+    check_oracle(fused, replace(perturbed("resnet", "all"), pieces=3))
+
+
 @pytest.mark.parametrize("norm", ["none", "layer"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_micro_batches_add_up_to_the_batch(engine_name: str, norm: str, weighted: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,13 +11,28 @@ from torch import Tensor, nn
 
 from adanet_py.architectures.architecture import Architecture
 from adanet_py.architectures.initialisation import initialise
-from adanet_py.architectures.layers import Dropout, is_decayed, noise_pool
+from adanet_py.architectures.layers import is_decayed
+from adanet_py.architectures.perturbations import (
+    Cutmix,
+    Dropout,
+    InputNoise,
+    Mixup,
+    Noisy,
+    Perturbation,
+    noise_pool,
+)
+from adanet_py.errors import SpaceError
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.training.batches import BatchOrder, member_seed, micro_batches
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import Loss, default_loss
+from adanet_py.training.mixing import Mixer
 from adanet_py.training.optimizers import Optimizer, Part, make_parts
 from adanet_py.training.schedules import learning_rates
+
+MIXED_STEPS = 64  # whose mixing is drawn at once
+# What GENERAL offers of the perturbations of `layers.Inputs`.
+INPUT_KNOBS = (InputNoise.knob, Mixup.knob, Cutmix.knob)
 
 # Bytes of activations a member keeps for its backward pass at most; a larger batch is cut into
 # micro-batches whose gradients are added up.
@@ -86,6 +101,57 @@ class Program:
             self.device, self.dtype
         )
 
+    def used(self, candidates: Sequence[Candidate] | None = None) -> frozenset[str]:
+        """The knobs that any of the candidates (default: all) has above zero."""
+        values = [
+            module_values(self.architecture, c)
+            for c in (self.candidates if candidates is None else candidates)
+        ]
+        return frozenset(name for each in values for name, value in each.items() if value > 0)
+
+    def mixer(self) -> Mixer | None:
+        """How the rows of every member are mixed; None where nobody mixes."""
+        columns = self.spec.n_numeric + len(self.spec.cardinalities)
+        return Mixer.make(self.candidates, self.seeds(), self.folds, columns)
+
+    def mixes(self, mixer: Mixer | None, start: int, stop: int) -> Iterator[dict[str, Tensor]]:
+        """For each step what `Mixup` and `Cutmix` need, and the loss: share [K], keep, own [K, 1].
+
+        Empty where nobody mixes.
+        """
+        for at in range(start, stop, MIXED_STEPS):
+            end = min(stop, at + MIXED_STEPS)
+            if mixer is None:
+                yield from ({} for _ in range(at, end))
+                continue
+            taken = mixer.take(at, end)
+            share = torch.from_numpy(taken.share).to(self.device, self.dtype)
+            own = torch.from_numpy(taken.own).to(self.device, self.dtype).unsqueeze(-1)
+            keep = torch.from_numpy(taken.keep).to(self.device)
+            for s in range(end - at):
+                yield {"share": share[s], "keep": keep[s], "own": own[s]}
+
+    def row_losses(
+        self,
+        outputs: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        hp: Mapping[str, Tensor],
+        own: Tensor | None,
+    ) -> Tensor:
+        """Weighted losses [K, B] against the rows' own targets by `own` [K, 1], else the partners'.
+
+        The partner of a row is the one before it, as in `Mixup` and `Cutmix`; its target comes
+        with its weight. Target [K or 1, B], weight [K or 1, B].
+        """
+        losses = self.loss.rows(outputs, target, hp)
+        losses = losses if weight is None else losses * weight
+        if own is None:
+            return losses
+        turned = None if weight is None else weight.roll(1, 1)
+        partner = self.row_losses(outputs, target.roll(1, 1), turned, hp, None)
+        return own * losses + (1.0 - own) * partner
+
     def rates(self) -> np.ndarray:
         """Learning rate per step and member [steps, K]."""
         default = float(self.optimizer.numeric["lr"].default)  # type: ignore[arg-type]
@@ -126,10 +192,14 @@ def build_module(
         static = architecture.complete(candidate.static)
         module = architecture.build(static, spec)
         initialise(module, str(static.get("init", "default")), bool(static.get("zero_last", False)))
-    values = {
-        name: float(candidate.numeric.get(name, knob.default))  # type: ignore[arg-type]
-        for name, knob in architecture.numeric.items()
-    }
+    values = module_values(architecture, candidate)
+    present = {layer.knob for layer in perturbations(module)}
+    for knob in INPUT_KNOBS:
+        if values[knob] > 0 and knob not in present:
+            raise SpaceError(
+                f"{knob} = {values[knob]:g} acts in adanet_py.architectures.layers.Inputs, which "
+                f"the architecture {architecture.name!r} does not use. Leave it at 0."
+            )
     for name, buffer in module.named_buffers():
         knob = name.rsplit(".", 1)[-1]
         if knob.startswith("knob_"):
@@ -140,9 +210,11 @@ def build_module(
 def row_bytes(program: Program, module: nn.Module) -> int:
     """Bytes one member keeps per row for its backward pass."""
     module.train()
+    for layer in perturbations(module):
+        layer.on = isinstance(layer, Dropout)  # the others keep next to nothing
     pool = noise_pool(0).to(program.device)
-    for layer in dropouts(module).values():
-        layer.noise = pool
+    for noisy in noisy_layers(module).values():
+        noisy.noise = pool
     count = min(program.order.batch_size, 64)
     kept: dict[int, int] = {}
 
@@ -163,20 +235,40 @@ def parts_of(module: nn.Module) -> tuple[Part, ...]:
     return make_parts(shapes, {n: is_decayed(n, s) for n, s in shapes.items()})
 
 
-def dropouts(module: nn.Module) -> dict[str, Dropout]:
-    """The dropout layers in the order of the module: name of the noise buffer -> layer."""
+def module_values(architecture: Architecture, candidate: Candidate) -> dict[str, float]:
+    """The numbers a module may be given: general ones and the architecture's own."""
     return {
-        f"{name}.noise": layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, Dropout)
+        name: float(candidate.numeric.get(name, knob.default))  # type: ignore[arg-type]
+        for name, knob in (GENERAL | dict(architecture.numeric)).items()
     }
 
 
-def drops(program: Program) -> bool:
-    """Whether any member drops anything; if none does, dropout layers are skipped."""
-    knob = program.architecture.numeric.get("dropout")
-    default = float(knob.default) if knob else 0.0  # type: ignore[arg-type]
-    return any(c.numeric.get("dropout", default) > 0 for c in program.candidates)
+def perturbations(module: nn.Module) -> list[Perturbation]:
+    """The layers that act in training only, in the order of the module."""
+    return [layer for layer in module.modules() if isinstance(layer, Perturbation)]
+
+
+def switch(module: nn.Module, used: frozenset[str]) -> None:
+    """Turn perturbations on where their knob is used; the others then cost nothing."""
+    for layer in perturbations(module):
+        layer.on = layer.knob in used
+
+
+def noisy_layers(module: nn.Module) -> dict[str, Noisy]:
+    """The layers that need noise, in the order of the module: name of the noise buffer -> layer."""
+    return {
+        f"{name}.noise": layer for name, layer in module.named_modules() if isinstance(layer, Noisy)
+    }
+
+
+def mixing_buffers(module: nn.Module) -> dict[str, str]:
+    """The buffers that are filled at every step: name -> which of `Program.mixes` fills it."""
+    found = {Mixup: "share", Cutmix: "keep"}
+    return {
+        f"{name}.step_{found[type(layer)]}": found[type(layer)]
+        for name, layer in module.named_modules()
+        if type(layer) in found
+    }
 
 
 def merge_members(outputs: Tensor, task: str) -> Tensor:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanet_py.architectures.layers import is_decayed, noise_pool
+from adanet_py.architectures.layers import is_decayed
+from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines.program import (
@@ -21,10 +22,12 @@ from adanet_py.training.engines.program import (
     State,
     as_members,
     chunks,
-    dropouts,
     merge_members,
+    mixing_buffers,
+    noisy_layers,
     numeric_values,
     parts_of,
+    switch,
 )
 from adanet_py.training.optimizers.chained import ChainedOptimizer
 
@@ -37,10 +40,12 @@ class SeparateEngine:
         self.alive = list(range(len(program.candidates)))
         members = program.folds * len(program.candidates)
         self.modules = [program.build(m) for m in range(members)]
-        for module, seed in zip(self.modules, program.seeds(), strict=True):
+        for m, (module, seed) in enumerate(zip(self.modules, program.seeds(), strict=True)):
+            switch(module, program.used([program.candidates[m % len(program.candidates)]]))
             pool = noise_pool(seed).to(program.device)
-            for layer in dropouts(module).values():
+            for layer in noisy_layers(module).values():
                 layer.noise = pool
+        self.mixer = program.mixer()
         self._pieces = program.micro_batches(program.build(0))
         self.optimizers = [self._optimizer(m) for m in range(members)]
         self.rates = program.rates()
@@ -82,24 +87,33 @@ class SeparateEngine:
         total = torch.zeros(k, dtype=self.program.dtype)
         norm = torch.zeros_like(total)
         order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
-        layers = [list(dropouts(m).values()) for m in self.modules]
+        layers = [list(noisy_layers(m).values()) for m in self.modules]
         places = noise_starts(start, stop, len(layers[0]), len(self._pieces)).tolist()
         done = start
-        for s in range(stop - start):
+        for s, mix in enumerate(self.program.mixes(self.mixer, start, stop)):
             for m in range(k):
                 rows = order[s, m // len(self.alive)]
+                own = self._mix(m, mix)
                 self.optimizers[m].zero_grad()
                 for piece, at in zip(self._pieces, places[s], strict=True):
                     for layer, place in zip(layers[m], at, strict=True):
                         layer.start = place
-                    total[m] += self._backward(m, rows, piece)
+                    total[m] += self._backward(m, rows, piece, own)
                 norm[m] = self._update(m, start + s)
             done = start + s + 1
             if tick(done):
                 break
         return done, total / (done - start), norm
 
-    def _backward(self, m: int, rows: Tensor, piece: slice) -> float:
+    def _mix(self, m: int, mix: dict[str, Tensor]) -> Tensor | None:
+        """Set how the rows of a step are mixed; the share of their own targets [1, 1]."""
+        if not mix:
+            return None
+        for name, what in mixing_buffers(self.modules[m]).items():
+            self.modules[m].get_buffer(name).copy_(mix[what][m])
+        return mix["own"][m : m + 1]
+
+    def _backward(self, m: int, rows: Tensor, piece: slice, own: Tensor | None) -> float:
         """Add the gradient of a piece of the batch `rows` [B]; its share of the loss."""
         data, module = self.program.data, self.modules[m].train()
         share = (piece.stop - piece.start) / len(rows)
@@ -109,8 +123,9 @@ class SeparateEngine:
             for n, v in self.hp[m].items()
         }
         outputs = as_members(module(data.numeric[rows], data.category[rows]), 1).unsqueeze(0)
-        losses = self.program.loss.rows(outputs, data.target[rows].unsqueeze(0), hp)[0]
-        loss = (losses if data.weight is None else losses * data.weight[rows]).mean() * share
+        weight = None if data.weight is None else data.weight[rows].unsqueeze(0)
+        target = data.target[rows].unsqueeze(0)
+        loss = self.program.row_losses(outputs, target, weight, hp, own).mean() * share
         loss.backward()
         return float(loss.detach())
 
@@ -194,6 +209,8 @@ class SeparateEngine:
         self.modules = [self.modules[i] for i in index]
         self.evaluated = kept if apart else self.modules
         self._share = self._share[:, index]
+        if self.mixer is not None:
+            self.mixer = self.mixer.select(index)
         self.optimizers = [self.optimizers[i] for i in index]
         self.hp = [self.hp[i] for i in index]
         self.rates = self.rates[:, index]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from adanet_py.architectures.layers import noise_pool
+from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.constraints import Constraints
@@ -26,11 +26,12 @@ from adanet_py.training.engines.program import (
     State,
     as_members,
     chunks,
-    dropouts,
-    drops,
     merge_members,
+    mixing_buffers,
+    noisy_layers,
     parts_of,
     row_bytes,
+    switch,
 )
 from adanet_py.training.optimizers import Step
 
@@ -50,6 +51,7 @@ class Block:
     buffers: dict[str, Tensor]
     hp: dict[str, Tensor]
     fold: Tensor  # of each member
+    own: Tensor | None  # [k, 1]: share of its own target in a row's loss; None = all
 
 
 class StackedEngine:
@@ -67,24 +69,24 @@ class StackedEngine:
             named = dict(module.named_parameters())
             rows.append(torch.cat([named[p.name].detach().reshape(-1) for p in self.parts]))
         self.weights = torch.stack(rows)
-        self.noise_names = list(dropouts(modules[0]))
+        self.noise_names = list(noisy_layers(modules[0]))
+        self.mixing_names = mixing_buffers(modules[0])
         buffers = [dict(m.named_buffers()) for m in modules]
         constant = {n for n in buffers[0] if n.rsplit(".", 1)[-1].startswith("constant_")}
         self.constants = {n: buffers[0][n] for n in sorted(constant)}
         self.buffers = {
             n: torch.stack([each[n] for each in buffers])
             for n in buffers[0]
-            if n not in constant and n not in self.noise_names
+            if n not in constant and n not in self.noise_names and n not in self.mixing_names
         }
         self._train = copy.deepcopy(modules[0]).to("meta").train()
         self._eval = copy.deepcopy(self._train).eval()
+        switch(self._train, program.used())
         self.noise: Tensor | None = None  # [K, NOISE_SIZE]
-        if drops(program):
+        if any(layer.on for layer in noisy_layers(self._train).values()):
             pools = torch.stack([noise_pool(seed) for seed in program.seeds()])
             self.noise = pools.to(program.device)
-        else:
-            for layer in dropouts(self._train).values():
-                layer.eval()
+        self.mixer = program.mixer()
         self.slots = program.optimizer.start(self.weights)
         self.hp = program.hyperparameters()
         rates = torch.from_numpy(program.rates()).to(program.device, program.dtype)
@@ -121,6 +123,11 @@ class StackedEngine:
         buffers = self.buffers
         if self.noise is not None:
             buffers = buffers | dict.fromkeys(self.noise_names, self.noise)
+        self._mix: dict[str, Tensor] = {}  # of the step; see `Program.mixes`
+        if self.mixer is not None:
+            first = next(self.program.mixes(self.mixer, 0, 1))
+            self._mix = {n: v.clone() for n, v in first.items()}
+            buffers = buffers | {n: self._mix[v] for n, v in self.mixing_names.items()}
         self._blocks: list[Block] = []
         for start in range(0, k, size):
             members = slice(start, min(k, start + size))
@@ -133,6 +140,7 @@ class StackedEngine:
                     {n: v[members] for n, v in buffers.items()},
                     {n: v[members] for n, v in self.hp.items()},
                     torch.arange(k, device=self.program.device)[members] // c,
+                    self._mix["own"][members] if self._mix else None,
                 )
             )
 
@@ -151,13 +159,15 @@ class StackedEngine:
         """
         program = self.program
         order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
-        layers = list(dropouts(self._train).values())
+        layers = list(noisy_layers(self._train).values())
         places = noise_starts(start, stop, len(layers), len(self._pieces)).tolist()
         counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
         total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
         norm = total
         done = start
-        for s in range(stop - start):
+        for s, mix in enumerate(program.mixes(self.mixer, start, stop)):
+            for name, value in mix.items():
+                self._mix[name].copy_(value)
             for block in self._blocks:
                 for j, piece in enumerate(self._pieces):
                     for layer, place in zip(layers, places[s][j], strict=True):
@@ -216,8 +226,8 @@ class StackedEngine:
         """
         numeric, category, target, weight = self._batch(block, rows[:, piece])
         outputs = self._call(self._train, block.leaves, block.buffers, numeric, category)
-        losses = self.program.loss.rows(outputs, target, block.hp)
-        loss = (losses if weight is None else losses * weight).mean(-1)
+        losses = self.program.row_losses(outputs, target, weight, block.hp, block.own)
+        loss = losses.mean(-1)
         if len(self._pieces) > 1:
             loss = loss * ((piece.stop - piece.start) / rows.shape[1])
         gradients = torch.autograd.grad(loss.sum(), list(block.leaves.values()))
@@ -234,8 +244,10 @@ class StackedEngine:
         picked = rows[0] if self.program.folds == 1 else rows[block.fold]
         target = data.target[picked]
         weight = None if data.weight is None else data.weight[picked]
-        shared = target.unsqueeze(0) if self.program.folds == 1 else target
-        return data.numeric[picked], data.category[picked], shared, weight
+        if self.program.folds == 1:
+            target = target.unsqueeze(0)
+            weight = None if weight is None else weight.unsqueeze(0)
+        return data.numeric[picked], data.category[picked], target, weight
 
     def _call(
         self,
@@ -308,6 +320,8 @@ class StackedEngine:
         self.buffers = {n: v[index] for n, v in self.buffers.items()}
         self.hp = {n: v[index] for n, v in self.hp.items()}
         self.rates = self.rates[:, index]
+        if self.mixer is not None:
+            self.mixer = self.mixer.select(index.tolist())
         if self.averages:
             self.averages = {n: v[index] for n, v in self.averages.items()}
             self._share = self._share[:, index]
