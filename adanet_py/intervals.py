@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adanet_py.metrics import Metric, per_row_loss
+from adanet_py.metrics import Metric, inputs, per_row_loss
 
 _DRAWS = 1000
-_DRAWS_SLOW = (
-    200  # where every resample costs an evaluation of the metric; half that if over all rows
-)
+# Where every resample costs an evaluation of the metric; half that if over all rows.
+_DRAWS_SLOW = 200
+_DRAWS_SLOWEST = 50  # where an evaluation costs milliseconds
 _BLOCK = 1_000_000  # numbers of a block of resamples: 8 MB
 _LEVEL = 0.95
 
@@ -86,24 +86,36 @@ def _statistic(
     loss = per_row_loss(metric, y, prediction)
     if loss is not None:
         return _DRAWS, lambda weights: metric.of_mean(_weighted_mean(weights, loss))
-    truth = np.asarray(y, dtype=np.float64 if metric.needs == "value" else np.int64)
-    if metric.name == "roc_auc":
+    truth, values = inputs(metric, y, prediction)
+    draws = _DRAWS_SLOWEST if metric.slow else _DRAWS_SLOW
+    draws_all = min(draws, _DRAWS_SLOW // 2)  # where an evaluation is over all rows
+    if weight is None and metric.unweighted:
+        return draws_all, lambda counts: np.array(
+            [_repeated(metric, truth, values, c.astype(np.int64)) for c in counts]
+        )
+    if metric.name == "roc_auc" and truth.ndim == 1:
         area, influence = _auc_influence(truth, prediction, weight)
         return _DRAWS, lambda weights: area + _weighted_mean(weights, influence)
-    if metric.needs == "label":
+    if metric.needs == "label" and truth.ndim == 1:
         classes = prediction.shape[1]
-        cells, cell = np.unique(truth * classes + prediction.argmax(axis=1), return_inverse=True)
+        cells, cell = np.unique(truth * classes + values, return_inverse=True)
         true, guess = cells // classes, cells % classes
-        return _DRAWS_SLOW, lambda weights: np.array(
+        return draws, lambda weights: np.array(
             [metric.function(true, guess, np.bincount(cell, weights=w)) for w in weights]
         )
     # Rows in the order of what will be sorted inside the metric: sorting them again costs little.
-    key = np.abs(truth - prediction) if prediction.ndim == 1 else prediction[:, -1]
+    key = np.abs(truth - values) if values.ndim == 1 else values[:, -1]
     order = np.argsort(key)
-    truth, values = truth[order], prediction[order]
-    return _DRAWS_SLOW // 2, lambda weights: np.array(
+    truth, values = truth[order], values[order]
+    return draws_all, lambda weights: np.array(
         [metric.function(truth, values, w[order]) for w in weights]
     )
+
+
+def _repeated(metric: Metric, y: np.ndarray, values: np.ndarray, counts: np.ndarray) -> float:
+    """A metric that takes no weights, of rows that occur as often as `counts` [n] says."""
+    rows = np.repeat(np.arange(len(y)), counts)
+    return metric.function(y[rows], values[rows], None)
 
 
 def _auc_influence(

@@ -19,7 +19,7 @@ from adanet_py.data.table import read_table
 from adanet_py.data.target import Target, fit_target, infer_task
 from adanet_py.errors import ConfigError
 from adanet_py.journal import write_atomic
-from adanet_py.metrics import check_values, resolve_metric
+from adanet_py.metrics import check_values, check_weighted, resolve_metric
 
 if TYPE_CHECKING:
     from adanet_py.config import SearchConfig
@@ -80,6 +80,8 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
     assert table.target is not None
     task = infer_task(table.target, config.task)
     metric = resolve_metric(config.metric, task)
+    if table.weight is not None:
+        check_weighted(metric, task)
     target = fit_target(table.target, task)
     if task == "regression":
         check_values(metric, numbers(table.target))

@@ -11,18 +11,21 @@ from adanet_py.metrics.metric import (
 )
 from adanet_py.metrics.names import (
     ALIASES,
+    COMMON,
     METRICS,
     check_name,
     check_values,
+    check_weighted,
     default_metric,
     get_metric,
     resolve_metric,
 )
-from adanet_py.metrics.scoring import per_row_loss, score, to_error
+from adanet_py.metrics.scoring import inputs, per_row_loss, score, to_error
 
 __all__ = [
     "ALIASES",
     "CLASSIFICATION",
+    "COMMON",
     "METRICS",
     "REGRESSION",
     "TASKS",
@@ -30,8 +33,10 @@ __all__ = [
     "Metric",
     "check_name",
     "check_values",
+    "check_weighted",
     "default_metric",
     "get_metric",
+    "inputs",
     "per_row_loss",
     "resolve_metric",
     "score",

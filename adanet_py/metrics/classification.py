@@ -78,6 +78,19 @@ def _roc_auc(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> flo
     return _one_vs_rest(_auc, y, proba, weight)
 
 
+def roc_auc_by_size(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> float:
+    """Mean of the one-against-the-rest areas, weighted by the weight of each class's rows.
+
+    Classes without weight are left out (scikit-learn: NaN), as their share is 0.
+    """
+    if proba.shape[1] == 2:
+        return _auc(y == 1, proba[:, 1], weight)
+    size = np.bincount(y, weights=weight, minlength=proba.shape[1])
+    there = np.flatnonzero(size)
+    areas = [_auc(y == c, proba[:, c], weight) for c in there]
+    return float(np.average(areas, weights=size[there]))
+
+
 def _average_precision(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> float:
     return _one_vs_rest(_ap, y, proba, weight)
 

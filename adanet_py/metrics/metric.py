@@ -41,7 +41,8 @@ class Metric:
     `rows` takes (y_true, prediction) and gives the loss of each row [N], lower is better, where the
     metric is `of_mean` of their weighted mean. `error` is the lower-is-better form of a value, 0 or
     more: by default the value itself, or 1 - value where greater is better. `calibrated`: whether
-    a temperature of the probabilities changes it. `weighted`: whether it takes row weights.
+    a temperature of the probabilities changes it. `unweighted`: tasks in which it takes no weights.
+    `slow`: whether a call costs milliseconds however few rows there are.
     `domain`: the targets it is defined for, any number where None. `quantile`: the level of the
     quantile that is the best constant prediction, None where that is the mean or no quantile.
     """
@@ -56,7 +57,8 @@ class Metric:
     of_mean: Callable[[np.ndarray], np.ndarray] = np.asarray
     error: Callable[[float], float] | None = None
     calibrated: bool = False
-    weighted: bool = True
+    unweighted: tuple[str, ...] = ()
+    slow: bool = False
     domain: Domain | None = None
     quantile: float | None = None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from adanet_py.errors import ConfigError, DataError, nearest
-from adanet_py.metrics import classification, regression
+from adanet_py.metrics import classification, regression, scorers
 from adanet_py.metrics.metric import Metric
 
-METRICS: dict[str, Metric] = {m.name: m for m in (*classification.METRICS, *regression.METRICS)}
+# What a model is shown by; the others are computed where they are asked for.
+COMMON: tuple[Metric, ...] = (*classification.METRICS, *regression.METRICS)
+METRICS: dict[str, Metric] = {m.name: m for m in (*COMMON, *scorers.METRICS)}
 
 # Other spellings: those of scikit-learn's scorers and functions, and two common short names.
 ALIASES: dict[str, str] = {
@@ -40,6 +42,8 @@ ALIASES: dict[str, str] = {
     "mean_gamma_deviance": "gamma_deviance",
     "neg_mean_gamma_deviance": "gamma_deviance",
     "mean_pinball_loss": "pinball",
+    "neg_max_error": "max_error",
+    "neg_negative_likelihood_ratio": "negative_likelihood_ratio",
 }
 
 
@@ -93,6 +97,15 @@ def resolve_metric(name: str | None, task: str) -> Metric:
             f"but this task is {task}. Metrics for it: {fitting}."
         )
     return metric
+
+
+def check_weighted(metric: Metric, task: str) -> None:
+    """Raise ConfigError where the metric takes no row weights."""
+    if task in metric.unweighted:
+        raise ConfigError(
+            f"Metric {metric.name!r}: it is defined without row weights, found --weight. Leave "
+            "--weight out, or use another metric."
+        )
 
 
 def check_values(metric: Metric, y: np.ndarray) -> None:

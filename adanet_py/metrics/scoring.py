@@ -12,16 +12,19 @@ def _get(metric: str | Metric) -> Metric:
     return metric if isinstance(metric, Metric) else get_metric(metric)
 
 
-def _inputs(
+def inputs(
     metric: Metric, y_true: np.ndarray, prediction: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Truth as int64 codes or float64 values, prediction as the metric needs it."""
+    """Truth as int64 codes or float64 values, prediction as the metric needs it.
+
+    Labels are the likeliest class, or of several labels [N, T] those likelier than not.
+    """
     prediction = np.asarray(prediction)
     if metric.needs == "value":
         return np.asarray(y_true, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     y = np.asarray(y_true).astype(np.int64)
     if metric.needs == "label":
-        return y, prediction.argmax(axis=1)
+        return y, (prediction > 0.5).astype(np.int64) if y.ndim == 2 else prediction.argmax(axis=1)
     return y, prediction if prediction.dtype.kind == "f" else prediction.astype(np.float64)
 
 
@@ -39,7 +42,7 @@ def score(
     only, say).
     """
     metric = _get(metric)
-    y, p = _inputs(metric, y_true, prediction)
+    y, p = inputs(metric, y_true, prediction)
     if len(y) == 0 or not np.isfinite(prediction).all():
         return float("nan")
     if weight is not None and not np.any(weight):
@@ -57,7 +60,7 @@ def per_row_loss(
     metric = _get(metric)
     if metric.rows is None:
         return None
-    return metric.rows(*_inputs(metric, y_true, prediction)).astype(np.float64)
+    return metric.rows(*inputs(metric, y_true, prediction)).astype(np.float64)
 
 
 def to_error(metric: str | Metric, value: float) -> float:
