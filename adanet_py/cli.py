@@ -340,11 +340,20 @@ def predict(
 
 @app.command()
 @_reported
-def evaluate(model: RunOrModel, data: Data, as_json: Json = False) -> None:
-    """Score a model on a table with the target. Every metric of its task is shown."""
+def evaluate(
+    model: RunOrModel,
+    data: Data,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A metric to show first. [default: the run's]"),
+    ] = None,
+    weight: Annotated[str | None, typer.Option(metavar="COL", help="Row weights.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model on a table with the target, by the usual metrics of its task."""
     from adanet_py.model import load
 
-    scores = load(model).evaluate(data, on_note=say)
+    scores = load(model).evaluate(data, on_note=say, metric=metric, weight=weight)
     if as_json:
         print_json(scores)
     else:

@@ -28,7 +28,7 @@ from adanet_py.data.table import read_table
 from adanet_py.data.target import Target
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.journal import write_atomic
-from adanet_py.metrics import METRICS, score
+from adanet_py.metrics import COMMON, check_values, check_weighted, resolve_metric, score
 from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec
 
@@ -110,13 +110,22 @@ class Model:
         data: Any,
         target: str | None = None,
         on_note: Callable[[str], None] | None = None,
+        *,
+        metric: str | None = None,
+        weight: str | None = None,
     ) -> dict[str, float]:
-        """Every metric of the task on rows that have the target; the run's own comes first.
+        """The usual metrics of the task on rows that have the target.
 
-        `on_note` is told of rows left out, for want of a target, say.
+        `metric`, any that suits the task, comes first, by default the run's own. `weight` names a
+        column of row weights; metrics that take none are then left out, or, where it is asked for,
+        a ConfigError. `on_note` is told of rows left out, for want of a target, say.
         """
-        table = read_table(data, target=target or self.target_name)
+        table = read_table(data, target=target or self.target_name, weight=weight)
         assert table.target is not None
+        first = resolve_metric(metric or self.metric, self.task)
+        weights = None if table.weight is None else np.asarray(table.weight)
+        if weights is not None and metric is not None:
+            check_weighted(first, self.task)
         for note in table.notes:
             if on_note is not None:
                 on_note(note)
@@ -124,12 +133,16 @@ class Model:
         outputs = self._outputs(table.frame)
         if self.task == "regression":
             y = y.astype(np.float64) * self.target.scale + self.target.mean
-        known = [
-            m.name
-            for m in METRICS.values()
-            if self.task in m.tasks and (m.domain is None or m.domain.holds(y).all())
+        if metric is not None and self.task == "regression":
+            check_values(first, y)
+        shown = [
+            m
+            for m in (first, *COMMON)
+            if self.task in m.tasks
+            and (m.domain is None or m.domain.holds(y).all())
+            and (weights is None or self.task not in m.unweighted)
         ]
-        return {n: score(n, y, outputs) for n in dict.fromkeys([self.metric, *known])}
+        return {m.name: score(m, y, outputs, weights) for m in shown}
 
     def _frame(self, data: Any) -> pd.DataFrame:
         import pandas as pd

@@ -8,12 +8,16 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics as skm
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import UndefinedMetricWarning
+from tables import table
+from typer.testing import CliRunner
 
 from adanet_py.calibration import two_sided
+from adanet_py.cli import app
 from adanet_py.errors import ConfigError
 from adanet_py.intervals import bootstrap
 from adanet_py.metrics import (
@@ -249,3 +253,42 @@ def test_scikit_learn_is_loaded_for_its_scorers_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [False, True]
+
+
+def _command(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_a_search_by_a_scorer_from_the_command_line_to_evaluate(tmp_path):
+    data, new, out = tmp_path / "data.csv", tmp_path / "new.csv", tmp_path / "run"
+    table("multiclass").to_csv(data, index=False)
+    importance = np.tile([0.0, 1.0, 2.0], 40)
+    table("multiclass", seed=1).assign(importance=importance).to_csv(new, index=False)
+    bounds = ("--space", "tiny", "--candidates", 2, "--workers", 0, "--folds", 1)
+    done = _command(
+        "search", data, *bounds, "--metric", "Roc-AUC-ovo-weighted", "--out", out, "--json"
+    )
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (said["metric"], said["direction"]) == ("roc_auc_ovo_weighted", "maximize")
+    board = pd.read_csv(out / "leaderboard.csv")
+    assert set(board["metric"]) == {"roc_auc_ovo_weighted"}
+    constant = board[board["architecture"] == "constant"].iloc[0]
+    assert constant["validation"] == 0.5
+    assert constant["reward_error"] == -1  # the unit of errors
+    best = board.iloc[0]
+    assert best["low"] <= best["validation"] <= best["high"] <= 1
+    assert best["validation"] > 0.6
+
+    shown = json.loads(_command("evaluate", out, new, "--metric", "rand_score", "--json").stdout)
+    assert next(iter(shown)) == "rand_score"
+    assert {"log_loss", "f1_macro"} <= set(shown)
+    weighted = json.loads(_command("evaluate", out, new, "--weight", "importance", "--json").stdout)
+    assert "roc_auc_ovo_weighted" not in weighted  # it takes no weights
+    assert weighted["accuracy"] != shown["accuracy"]
+    refused = _command("evaluate", out, new, "--weight", "importance", "--metric", "rand_score")
+    assert refused.exit_code == 2
+    assert "'rand_score': it is defined without row weights" in refused.stderr
+    refused = _command("search", new, *bounds, "--metric", "rand_score", "--weight", "importance")
+    assert refused.exit_code == 2
+    assert "Leave --weight out, or use another metric" in refused.stderr
