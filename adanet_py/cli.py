@@ -449,6 +449,12 @@ def spaces_validate(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> No
 
     space = load_space(file)
     print(f"{file}: fine, {len(space.decisions)} decisions, {len(space.start)} starting points")
+    for decision in space.decisions:
+        if decision.prior:
+            shares = zip(decision.domain, decision.prior, strict=True)
+            print(
+                f"{decision.name}: {', '.join(f'{value} {share:.0%}' for value, share in shares)}"
+            )
 
 
 @spaces_app.command("schema")

@@ -182,10 +182,13 @@ def json_schema(registries: Registries | None = None) -> dict[str, Any]:
     def knobs(table: Mapping[str, Knob]) -> dict[str, Any]:
         return closed({k: {**domain, "description": knob.doc} for k, knob in table.items()})
 
+    prior = {"prior": schema["$defs"].pop("Entry")["properties"]["prior"]}
     for section in KINDS:
-        entries = registries.entries(section)
+        tables = {n: knobs({**s, **m}) for n, (s, m) in registries.entries(section).items()}
+        for table in tables.values():
+            table["properties"] |= prior
         schema["properties"][section] |= {
-            "properties": {n: knobs({**s, **m}) for n, (s, m) in entries.items()},
+            "properties": tables,
             "additionalProperties": False,
         }
     schema["properties"]["general"] = knobs(registries.general)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TypeGuard
 
 import numpy as np
@@ -26,7 +27,8 @@ class Decision:
 
     `domain` holds the choices, or the low and high end of a range. `when` lists the conditions:
     decision name and the values of it for which this one is active. `static` decisions choose the
-    program a candidate is trained in, the others are numbers in it.
+    program a candidate is trained in, the others are numbers in it. `prior` holds the share of each
+    choice, all above 0 with sum 1; empty where all have the same.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Decision:
     log: bool = False
     when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
     static: bool = False
+    prior: tuple[float, ...] = ()
 
     @cached_property
     def size(self) -> float:
@@ -68,8 +71,15 @@ class Decision:
             low, high = low - 0.5, high + 0.5
         return (math.log(low), math.log(high)) if self.log else (low, high)
 
+    @cached_property
+    def _borders(self) -> list[float]:
+        """Where in [0, 1] one choice ends and the next begins: the prior summed up."""
+        return list(accumulate(self.prior))[:-1]
+
     def at(self, u: float) -> Scalar:
-        """The value at `u` in [0, 1]."""
+        """The value at `u` in [0, 1], of which every choice owns a part as wide as its prior."""
+        if self.prior:
+            return self.domain[bisect_right(self._borders, u)]
         if self.kind == "choice":
             return self.domain[min(int(u * len(self.domain)), len(self.domain) - 1)]
         low, high = self._scaled_ends
@@ -86,6 +96,10 @@ class Decision:
 
     def unit(self, value: Scalar) -> float:
         """Inverse of `at`: the middle of the part of [0, 1] that belongs to `value`."""
+        if self.prior:
+            index = self.domain.index(value)
+            low, high = [0.0, *self._borders, 1.0][index : index + 2]
+            return (low + high) / 2.0
         if self.kind == "choice":
             return (self.domain.index(value) + 0.5) / len(self.domain)
         low, high = self._scaled_ends
@@ -116,12 +130,18 @@ class Decision:
 
 
 def neighbour(decision: Decision, value: Scalar, rng: np.random.Generator) -> Scalar:
-    """Another value of `decision` near `value`; the same only if there is no other."""
+    """Another value of `decision` near `value`; the same only if there is no other.
+
+    Words have no neighbours: any other one is drawn, by the prior.
+    """
     if decision.size <= 1:
         return value
     if not decision.ordered:
         others = [c for c in decision.domain if c != value]
-        return others[int(rng.integers(len(others)))]
+        if not decision.prior:
+            return others[int(rng.integers(len(others)))]
+        ends = list(accumulate(decision.prior[decision.domain.index(c)] for c in others))
+        return others[bisect_right(ends[:-1], rng.random() * ends[-1])]
     start = decision.unit(value)
     low, high = _STEPS
     for _ in range(16):
@@ -131,6 +151,10 @@ def neighbour(decision: Decision, value: Scalar, rng: np.random.Generator) -> Sc
         if moved != value:
             return moved
     # A few values in a wide part each (three choices): the step rarely leaves; take the next one.
+    if decision.kind == "choice":
+        index, last = decision.domain.index(value), len(decision.domain) - 1
+        up = index < last and (index == 0 or rng.random() < 0.5)
+        return decision.domain[index + 1 if up else index - 1]
     step = 1.0 / decision.size if math.isfinite(decision.size) else high
     up = start + step <= 1.0 and (start - step < 0.0 or rng.random() < 0.5)
     return decision.at(start + step if up else start - step)

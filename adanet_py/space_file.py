@@ -23,6 +23,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -74,6 +75,19 @@ def _empty(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _weight(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(
+            f"expected a weight above 0, found {value!r}; to offer something never, leave it out"
+        )
+    return value
+
+
+Weight = Annotated[
+    float, BeforeValidator(_weight), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})
+]
+
+
 class Domain(BaseModel):
     """The values a knob may take: an integer or real range, or a list of choices."""
 
@@ -84,6 +98,9 @@ class Domain(BaseModel):
         None, alias="float"
     )
     choice: list[Value] | None = Field(None, min_length=1)
+    prior: list[Weight] | None = Field(
+        None, description="how often each choice is drawn, in proportion; default: all equally"
+    )
     log: StrictBool | None = Field(None, description="logarithmic range; default: the knob's")
     when: dict[str, Condition] = Field(
         default_factory=dict,
@@ -106,6 +123,13 @@ class Domain(BaseModel):
                 raise ValueError(f"a logarithmic range needs a low end above 0, found {low}")
         elif self.log is not None:
             raise ValueError("log belongs to int or float, not to choice")
+        if self.prior is not None and self.choice is None:
+            raise ValueError("prior belongs to choice, not to int or float")
+        if self.prior is not None and len(self.prior) != len(self.choice or ()):
+            raise ValueError(
+                f"expected one weight in prior for each of the {len(self.choice or ())} choices, "
+                f"found {len(self.prior)}"
+            )
         return self
 
     @property
@@ -114,7 +138,28 @@ class Domain(BaseModel):
         return self.int_ if self.int_ is not None else self.float_
 
 
-Domains = Annotated[dict[str, Annotated[Domain, BeforeValidator(_domain)]], BeforeValidator(_empty)]
+AnyDomain = Annotated[Domain, BeforeValidator(_domain)]
+Domains = Annotated[dict[str, AnyDomain], BeforeValidator(_empty)]
+
+
+class Entry(BaseModel):
+    """An architecture, optimizer or schedule: the domains of its knobs, and how often it is drawn.
+
+    `prior` is the one key that is no knob.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, AnyDomain]
+
+    prior: Weight = Field(1.0, description="how often it is drawn, in proportion to the others")
+
+    @property
+    def domains(self) -> Mapping[str, Domain]:
+        """Knob -> domain."""
+        return self.__pydantic_extra__
+
+
+Entries = Annotated[dict[str, Annotated[Entry, BeforeValidator(_empty)]], Field(min_length=1)]
 
 
 class Start(BaseModel):
@@ -138,9 +183,9 @@ class SpaceFile(BaseModel):
 
     name: StrictStr
     summary: StrictStr = ""
-    architectures: dict[str, Domains] = Field(min_length=1)
-    optimizers: dict[str, Domains] = Field(min_length=1)
-    schedules: dict[str, Domains] = Field({"constant": {}}, min_length=1)
+    architectures: Entries
+    optimizers: Entries
+    schedules: Entries = Field(default_factory=lambda: {"constant": Entry()})
     general: Domains = Field(default_factory=dict)
     start: list[Start] = Field(default_factory=list)
 

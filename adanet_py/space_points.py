@@ -54,7 +54,7 @@ def is_active(decision: Decision, assignment: Mapping[str, Scalar]) -> bool:
 
 
 def fill(space: SearchSpace, given: Mapping[str, Scalar], rng: np.random.Generator) -> Assignment:
-    """A whole assignment: what is `given` where it is active, the rest drawn uniformly."""
+    """A whole assignment: what is `given` where it is active, the rest drawn."""
     out: Assignment = {}
     for decision in space.decisions:
         if is_active(decision, out):
@@ -128,7 +128,7 @@ def draw_seed(rng: np.random.Generator) -> int:
 
 
 def sample(space: SearchSpace, rng: np.random.Generator) -> Candidate:
-    """A candidate drawn uniformly (each choice and each range, in its scale)."""
+    """A candidate drawn at random: choices by their prior, ranges evenly in their scale."""
     return assemble(space, fill(space, {}, rng), draw_seed(rng))
 
 

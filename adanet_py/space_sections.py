@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from adanet_py.errors import SpaceError, check_known
 from adanet_py.records import Candidate, Knob, Scalar
 from adanet_py.space_decision import Decision
-from adanet_py.space_file import Domain, SpaceFile, Start, Where
+from adanet_py.space_file import Domain, Entry, SpaceFile, Start, Where
 from adanet_py.space_points import SearchSpace
 
 KINDS = {
@@ -17,6 +17,9 @@ KINDS = {
     "optimizers": "optimizer",
     "schedules": "schedule",
 }
+
+
+LEAST = 1e-6  # share of a choice: its part of the unit interval must be wide enough to be hit
 
 
 class HasNumeric(Protocol):
@@ -63,16 +66,24 @@ def build_space(file: SpaceFile, where: Where, registries: Registries, text: str
     knobs: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for section, kind in KINDS.items():
         known = registries.entries(section)
-        chosen: Mapping[str, Mapping[str, Domain]] = getattr(file, section)
-        names = tuple(chosen)
-        decisions.append(Decision(kind, (kind,), "choice", names, static=kind != "schedule"))
-        for entry, domains in chosen.items():
+        chosen: Mapping[str, Entry] = getattr(file, section)
+        prior = _shares(where, (section,), [entry.prior for entry in chosen.values()])
+        decisions.append(
+            Decision(kind, (kind,), "choice", tuple(chosen), static=kind != "schedule", prior=prior)
+        )
+        for entry, given in chosen.items():
             _known(where, (section, entry), kind, entry, known)
             static, numeric = known[entry]
+            if "prior" in static or "prior" in numeric:
+                raise where.error(
+                    (section, entry),
+                    f"{entry} has a knob called prior, which stands for how often it is drawn; "
+                    "rename the knob.",
+                )
             knobs[f"{section}.{entry}"] = tuple(static), tuple(numeric)
             condition = (kind, (entry,))
             decisions += _section(
-                where, (section, entry), domains, static, numeric, fixed, condition
+                where, (section, entry), given.domains, static, numeric, fixed, condition
             )
     knobs["general"] = (), tuple(registries.general)
     decisions += _section(where, ("general",), file.general, {}, registries.general, fixed, None)
@@ -134,6 +145,7 @@ def _section(
         decision = Decision(
             f"{prefix}.{name}", (*path, name), kind, values,
             _is_log(where, (*path, name), domain, knob), tuple(when), name in static,
+            _shares(where, (*path, name, "prior"), domain.prior or ()),
         )  # fmt: skip
         if not active:
             never.add(name)
@@ -171,6 +183,20 @@ def _values(
     if kind == "choice" and len(set(map(repr, values))) < len(values):
         raise where.error(path, f"{name} lists a choice twice: {list(values)}.")
     return kind, values
+
+
+def _shares(where: Where, path: tuple[str, ...], weights: Sequence[float]) -> tuple[float, ...]:
+    """The prior that weights stand for; empty where they are all the same."""
+    if len(set(weights)) <= 1:
+        return ()
+    total = sum(weights)
+    if min(weights) < LEAST * total:
+        raise where.error(
+            path,
+            f"the prior {min(weights)} is less than a millionth of their sum, {total}: it would "
+            "never be drawn; raise it or leave its choice out.",
+        )
+    return tuple(w / total for w in weights)
 
 
 def _is_log(where: Where, path: tuple[str, ...], domain: Domain, knob: Knob) -> bool:

@@ -101,6 +101,21 @@ FILES: dict[str, dict[str, Any]] = {
         "architectures": {"wide": {f"x{i:02d}": {"float": [0.0, 1.0]} for i in range(40)}},
         "optimizers": {"sgd": {}},
     },
+    "weighted": {
+        "architectures": {
+            "plain": {
+                "prior": 5,
+                "depth": {"choice": [1, 2, 4, 8], "prior": [1, 8, 2, 1]},
+                "norm": {"choice": ["none", "batch", "layer"], "prior": [0.5, 8, 2]},
+                "skip": {"choice": [True, False], "prior": [100, 1]},
+                "width": {"int": [8, 64], "when": {"norm": ["none", "layer"]}},
+            },
+            "deep": {"ratio": {"float": [0.5, 4.0]}},
+        },
+        "optimizers": {"sgd": {"prior": 0.5, **LR}, "adam": {"prior": 4, **LR}},
+        "schedules": {"constant": None, "power": {"prior": 3, "power": {"float": [0.1, 1.0]}}},
+        "general": {"warmup": {"choice": [0.0, 0.1, 0.2], "prior": [6, 1, 1]}},
+    },
     "starts": {
         "architectures": {
             "plain": {"depth": {"int": [1, 4]}, "dropout": {"float": [0.0, 0.5]}},

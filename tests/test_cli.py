@@ -270,6 +270,19 @@ def test_spaces_can_be_shown_and_what_is_shown_is_valid(tmp_path):
     assert json.loads(run("spaces", "schema").stdout)["properties"]["architectures"]
 
 
+def test_validating_a_space_prints_what_its_priors_come_to(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "name: mine\narchitectures: {mlp: {norm: {choice: [none, rms, batch], prior: [6, 1, 1]}}}\n"
+        "optimizers: {adam: {prior: 3}, sgd: {}}\n"
+    )
+    lines = run("spaces", "validate", mine).stdout.splitlines()
+    assert lines[1:] == [
+        "architectures.mlp.norm: none 75%, rms 12%, batch 12%",
+        "optimizer: adam 75%, sgd 25%",
+    ]
+
+
 def test_a_mistake_in_a_space_file_is_answered_with_its_line(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(run("spaces", "show", "tiny").stdout.replace("optimizers:", "optimisers:"))

@@ -1,4 +1,4 @@
-"""Random search: every choice and every range drawn uniformly in its scale."""
+"""Random search: every choice drawn by its prior, every range evenly in its scale."""
 
 from __future__ import annotations
 

@@ -4,6 +4,12 @@ Two studies are rebuilt in memory from a bounded part of the history at every ca
 (each with the best reward of its settings, so that a program is judged by what it can do) and one
 of settings for the chosen architecture and optimizer. Nothing is kept between calls, so a
 controller stays a pure function; no database sits in the loop.
+
+Optuna has no weighted choices, so a prior is put into what the sampler draws from: rising numbers
+become their parts of the unit interval, words as many equal slots as their weight asks for. What a
+sampler draws evenly (its start, its exploration, a mutation) then follows the prior, while what it
+learns is its own. A past value lies in the middle of its part, or in one slot of its word, chosen
+by the candidate's identity so that results spread over them.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 60  # results a study is rebuilt from: the best quarter and the latest of the rest
 _EPOCH = datetime(2000, 1, 1)  # trials need a time; a fixed one keeps everything repeatable
+_SLOTS = 64  # of a weighted choice between words, if whole multiples of the least need no fewer
 _ENOUGH = 10  # results of an architecture and optimizer needed to look at them alone
 
 Scored = tuple[Candidate, float | None]  # reward; None while pending
@@ -173,7 +180,7 @@ def _study(
         if assignment is None:
             continue
         used = [name for name in names if name in assignment]
-        params = {name: _inward(names[name], assignment[name]) for name in used}
+        params = {name: _inward(names[name], assignment[name], candidate) for name in used}
         study.add_trial(_past(params, {name: distributions[name] for name in used}, reward))
     return study
 
@@ -218,6 +225,12 @@ def _ask(
             out[d.name] = program[d.name]
         elif d.size <= 1:
             out[d.name] = d.domain[0]
+        elif d.prior and d.ordered:
+            out[d.name] = d.at(trial.suggest_float(d.name, 0.0, 1.0))
+        elif d.prior:
+            slots = _slots(d)
+            slot = trial.suggest_categorical(d.name, tuple(range(len(slots))))
+            out[d.name] = d.domain[slots[slot]]
         elif d.kind == "choice" and not d.ordered:
             out[d.name] = d.domain[trial.suggest_categorical(d.name, tuple(range(len(d.domain))))]
         elif d.kind == "choice":
@@ -238,6 +251,9 @@ def _distribution(d: Decision) -> BaseDistribution:
         IntDistribution,
     )
 
+    if d.prior:
+        slots = range(len(_slots(d)))
+        return FloatDistribution(0.0, 1.0) if d.ordered else CategoricalDistribution(slots)
     if d.kind == "choice":
         # By position: words have none, rising numbers have neighbours.
         last = len(d.domain) - 1
@@ -248,6 +264,19 @@ def _distribution(d: Decision) -> BaseDistribution:
     return FloatDistribution(low, high, log=d.log)
 
 
-def _inward(d: Decision, value: Scalar) -> Any:
-    """The value a trial holds for `value`."""
+def _slots(d: Decision) -> list[int]:
+    """The position of the choice that owns each slot: slots in proportion to the prior."""
+    counts = [round(share / min(d.prior)) for share in d.prior]
+    if sum(counts) > _SLOTS:
+        counts = [max(1, round(share * _SLOTS)) for share in d.prior]
+    return [i for i, count in enumerate(counts) for _ in range(count)]
+
+
+def _inward(d: Decision, value: Scalar, candidate: Candidate) -> Any:
+    """The value a trial holds for `value` of a candidate."""
+    if d.prior and d.ordered:
+        return d.unit(value)
+    if d.prior:
+        mine = [s for s, i in enumerate(_slots(d)) if d.domain[i] == value]
+        return mine[int(candidate.id, 16) % len(mine)]
     return d.domain.index(value) if d.kind == "choice" else value
