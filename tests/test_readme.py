@@ -22,6 +22,7 @@ from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS, PARETO_COLUMNS
 from adanet_py.listing import REGISTRIES
 from adanet_py.space import load_space
 from adanet_py.training.diagnostics import PROBLEMS
+from adanet_py.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -190,6 +191,13 @@ def test_no_option_is_named_that_does_not_exist():
 def test_every_problem_that_can_be_diagnosed_is_named():
     said = README[README.index("A diagnosis is one or more of:") :].partition(".")[0]
     assert " ".join(said.split()).partition(": ")[2].split(", ") == list(PROBLEMS)
+
+
+def test_the_optimizers_are_those_of_the_program():
+    described = [name for row in rows_after("| optimizers | |") for name in ticked(row[0])]
+    assert len(described) == len(set(described))
+    stacked = {name for name, optimizer in OPTIMIZERS.items() if not optimizer.engine}
+    assert stacked <= set(described) <= set(OPTIMIZERS)
 
 
 def test_what_can_be_listed_is_named():

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from programs import TASKS, make_candidates, make_program, make_spec, make_split
+from references import ScheduleFreeAdamW
 
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
 from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import BatchOrder, member_seed, noise_starts
@@ -399,6 +401,67 @@ def test_state_goes_on_in_a_fresh_engine(engine_name: str, folds: int) -> None:
     for position in range(3):
         for name, value in first.snapshot(position).items():
             assert torch.equal(value, second.snapshot(position)[name])
+
+
+@pytest.mark.parametrize("optimizer", sorted(n for n, o in OPTIMIZERS.items() if not o.engine))
+def test_every_optimizer_goes_on_from_its_state(engine_name: str, optimizer: str) -> None:
+    candidates = make_candidates("mlp", MIXED, optimizer=optimizer)
+    program = make_program(candidates, make_spec(), steps=STEPS, dtype=torch.float32)
+    first, second = make_engine(engine_name, program), make_engine(engine_name, program)
+    first.advance(0, 4, never)
+    first.select([1, 3])
+    second.load(first.alive, {n: v.clone() for n, v in first.state().items()})
+    rows = [np.arange(20)]
+    assert torch.equal(first.predict(rows), second.predict(rows))
+    for engine in (first, second):
+        engine.advance(4, STEPS, never)
+    for position in range(2):
+        for name, value in first.snapshot(position).items():
+            assert torch.equal(value, second.snapshot(position)[name])
+
+
+def test_what_schedule_free_averages_is_scored_and_kept(engine_name: str) -> None:
+    numeric = [{"lr": lr, "weight_decay": 0.1, "warmup": w} for lr, w in ((0.1, 0.5), (0.03, 0.0))]
+    candidates = make_candidates("mlp", numeric, optimizer="schedule_free_adamw", norm="layer")
+    program = make_program(candidates, make_spec(), steps=STEPS)
+    engine = make_engine(engine_name, program)
+    for step in range(STEPS):  # being evaluated in between changes nothing
+        engine.advance(step, step + 1, never)
+        engine.predict([np.arange(5)])
+    order, data, knobs = program.order.take(0, STEPS)[:, 0], program.data, program.hyperparameters()
+    for k in range(2):
+        hp = {n: float(v[k]) for n, v in knobs.items()}
+        module = program.build(k).eval()  # nothing is dropped, and layer norm is as in training
+        named = dict(module.named_parameters())
+        decayed = [is_decayed(n, tuple(p.shape)) for n, p in named.items()]
+        yes, no = (
+            [p for p, d in zip(named.values(), decayed, strict=True) if d == w] for w in (1, 0)
+        )
+        groups = [
+            {"params": yes, "weight_decay": hp["weight_decay"]},
+            {"params": no, "weight_decay": 0.0},
+        ]
+        oracle = ScheduleFreeAdamW(groups, hp)
+        for step, rows in enumerate(order):
+            outputs = module(data.numeric[rows], data.category[rows])
+            member = {n: v[k : k + 1] for n, v in knobs.items()}
+            loss = program.loss.rows(outputs[None, :, None], data.target[rows][None], member)
+            module.zero_grad()
+            loss.mean().backward()
+            for group in oracle.param_groups:
+                group["lr"] = program.rates()[step, k]
+            oracle.step()
+        average = dict(zip(map(id, [*yes, *no]), oracle.evaluated(), strict=True))
+        want = {n: average[id(p)] for n, p in named.items()}
+        got = engine.snapshot(k)
+        for name, value in want.items():
+            torch.testing.assert_close(got[f"0/{name}"], value, rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(want["body.0.weight"], named["body.0.weight"], atol=1e-3)
+        module.load_state_dict(want, strict=False)
+        outputs = module(data.numeric[:20], data.category[:20]).detach()
+        torch.testing.assert_close(
+            engine.predict([np.arange(20)])[k], outputs, rtol=1e-9, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("bad", [1e30, 1e300])

@@ -116,6 +116,7 @@ class StackedEngine:
         self.constraints = Constraints.make(self.parts, self.hp)
         bias_decay = self.hp["bias_decay"]
         self._bias_decay = bias_decay if bool((bias_decay > 0).any()) else None
+        self._zero = frozenset(n for n, v in self.hp.items() if not bool(v.any()))
         limit = ACTIVATION_BYTES.get(self.program.device.type, ACTIVATION_BYTES["cpu"])
         each = self._row_bytes * max(piece.stop - piece.start for piece in self._pieces)
         size = max(1, min(k, limit // each))
@@ -191,7 +192,7 @@ class StackedEngine:
         """Step `at` of all members from the gradient; t [1, 1] is its number from 1."""
         w, lr = self.weights, self.rates[at]
         self.constraints.decay(w, lr)
-        step = Step(w, self.hp, lr, t, self.decayed, self.parts, self._bias_decay)
+        step = Step(w, self.hp, lr, t, self.decayed, self.parts, self._bias_decay, self._zero)
         self.program.optimizer.update(self.gradient, self.slots, step)
         self.constraints.project(w)
         if self.averages:

@@ -33,6 +33,7 @@ class ChainedOptimizer(torch.optim.Optimizer):
         self.decayed = sum(p.stop - p.start for p in parts if p.decayed)
         bias_decay = hp.get("bias_decay", 0.0)
         self.bias_decay = first.new_tensor([[bias_decay]]) if bias_decay else None
+        self.zero = frozenset(n for n, v in hp.items() if v == 0)
 
     def _row(self, tensors: Iterable[Tensor]) -> Tensor:
         return torch.cat([t.detach().reshape(-1) for t in tensors]).unsqueeze(0)
@@ -60,7 +61,9 @@ class ChainedOptimizer(torch.optim.Optimizer):
         slots = self.slots(w)
         slots["t"] += 1
         lr = w.new_tensor([[group["lr"]]])
-        step = Step(w, self.hp, lr, slots["t"], self.decayed, self.parts, self.bias_decay)
+        step = Step(
+            w, self.hp, lr, slots["t"], self.decayed, self.parts, self.bias_decay, self.zero
+        )
         self.optimizer.update(g, slots, step)
         for param, part in zip(params, self.parts, strict=True):
             param.copy_(part.view(w)[0])

@@ -53,6 +53,7 @@ class Step(NamedTuple):
     decayed: int  # D
     parts: tuple[Part, ...] = ()  # in the order of the columns; only for those that read shapes
     bias_decay: Tensor | None = None  # [K, 1] share of the decay that the other columns get
+    zero: frozenset[str] = frozenset()  # names in hp known to be 0 for all: their work is skipped
 
 
 class Transform(NamedTuple):

@@ -1,7 +1,7 @@
-"""The transforms optimizers are composed of; see `optimizer.py` for shapes. No torch at import.
+"""The transforms that optimizers of several families share; see `optimizer.py` for shapes.
 
-In the formulas g is what the chain has made of the gradient so far, w the parameters, t the steps
-taken, counted from 1, and b, b1, b2 the decays of running means.
+In the formulas g is what the chain has made of the gradient so far, w the parameters, lr the
+learning rate and t the steps taken, counted from 1. No torch at import.
 """
 
 from __future__ import annotations
@@ -33,40 +33,33 @@ def _decoupled_decay(g: Tensor, slots: Slots, s: Step) -> None:
         s.w[:, d:].mul_(1.0 - s.lr * s.hp["weight_decay"] * s.bias_decay)
 
 
+def _value_clip(g: Tensor, slots: Slots, s: Step) -> None:
+    # g <- min(max(g, -value_limit), value_limit), each number by itself
+    import torch
+
+    limit = s.hp["value_limit"]
+    # On a CPU four times as fast as clamp_ with tensors.
+    torch.minimum(torch.maximum(g, -limit, out=g), limit, out=g)
+
+
+def _norm_clip(g: Tensor, slots: Slots, s: Step) -> None:
+    # g <- g min(1, norm_limit / |g|), |g| over all parameters of a member (Pascanu et al. 2013);
+    # the 1e-6 is that of torch.nn.utils.clip_grad_norm_
+    norm = g.norm(dim=1, keepdim=True)
+    g.mul_((s.hp["norm_limit"] / (norm + 1e-6)).clamp_(max=1.0))
+
+
 def _momentum(g: Tensor, slots: Slots, s: Step) -> None:
     # v <- momentum v + g; step along v (heavy ball, Polyak 1964, as torch.optim.SGD has it)
+    if "momentum" in s.zero:
+        return
     velocity = slots["velocity"]
     velocity.mul_(s.hp["momentum"]).add_(g)
     g.copy_(velocity)
 
 
-def _nesterov(g: Tensor, slots: Slots, s: Step) -> None:
-    # v <- momentum v + g; step along g + momentum v (Sutskever et al. 2013)
-    velocity = slots["velocity"]
-    velocity.mul_(s.hp["momentum"]).add_(g)
-    g.addcmul_(velocity, s.hp["momentum"].expand_as(velocity))
-
-
-def _rms(g: Tensor, slots: Slots, s: Step) -> None:
-    # v <- alpha v + (1 - alpha) g^2; step along g / (sqrt(v) + eps) (Tieleman and Hinton 2012)
-    square = slots["square"]
-    square.lerp_(g.square(), (1.0 - s.hp["alpha"]).expand_as(g))
-    g.div_(square.sqrt().add_(s.hp["eps"]))
-
-
-def _adam(g: Tensor, slots: Slots, s: Step) -> None:
-    # m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; corrected by 1 - b^t (Kingma and Ba 2015)
-    mean, square = slots["mean"], slots["square"]
-    beta1, beta2 = s.hp["beta1"], s.hp["beta2"]
-    mean.lerp_(g, (1.0 - beta1).expand_as(g))
-    square.lerp_(g.square_(), (1.0 - beta2).expand_as(g))
-    denominator = (square / (1.0 - beta2**s.t)).sqrt_().add_(s.hp["eps"])
-    g.copy_(mean).div_(1.0 - beta1**s.t).div_(denominator)
-
-
 COUPLED_DECAY = Transform((), _coupled_decay)
 DECOUPLED_DECAY = Transform((), _decoupled_decay)
+VALUE_CLIP = Transform((), _value_clip)
+NORM_CLIP = Transform((), _norm_clip)
 MOMENTUM = Transform(("velocity",), _momentum)
-NESTEROV = Transform(("velocity",), _nesterov)
-RMS = Transform(("square",), _rms)
-ADAM = Transform(("mean", "square"), _adam)
