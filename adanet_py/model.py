@@ -176,15 +176,17 @@ class Model:
         import torch
 
         from adanet_py.training.engines.program import as_members, merge_members
+        from adanet_py.training.losses import choose_loss
 
         modules, scaling = self._networks[self.members.index(member)]
+        loss = choose_loss(member.candidate.static, self.spec, self.own.all_losses())
         numeric = torch.from_numpy(features[scaling])
         category = torch.from_numpy(features["category"])
         out = []
         with torch.inference_mode():
             for module in modules:
                 parts = [
-                    merge_members(as_members(module(n, c), 1), self.task)
+                    merge_members(as_members(module(n, c), 1), self.task, loss)
                     for n, c in zip(numeric.split(_CHUNK), category.split(_CHUNK), strict=True)
                 ]
                 out.append(torch.cat(parts).numpy())

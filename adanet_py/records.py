@@ -276,11 +276,13 @@ class History:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What an architecture must know of the data: sizes, never values of rows.
+    """What architectures and losses must know of the data: sizes, never values of rows.
 
     `cardinalities` counts the codes of each category column, code 0 (missing or unseen) included.
     `edges` maps a scaling ("quantile", "robust") to one increasing list of bin edges per numeric
-    column in scaled units, for piecewise-linear embeddings.
+    column in scaled units, for piecewise-linear embeddings. `loss` is what the loss "auto" of a
+    candidate stands for, itself "auto" where the task decides; `quantile` the level of the quantile
+    loss; `target_ratio` the mean of every numeric target in units of its scale.
     """
 
     task: str  # "binary", "multiclass" or "regression"
@@ -288,6 +290,9 @@ class DataSpec:
     n_numeric: int
     cardinalities: tuple[int, ...] = ()
     edges: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    loss: str = "auto"
+    quantile: float = 0.5
+    target_ratio: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, every field."""
@@ -301,6 +306,7 @@ class DataSpec:
         fields["edges"] = {
             k: tuple(tuple(e) for e in columns) for k, columns in fields["edges"].items()
         }
+        fields["target_ratio"] = tuple(fields.get("target_ratio", ()))
         return cls(**fields)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from adanet_py.architectures.names import INITS
 from adanet_py.records import DataSpec, Knob, Scalar
+from adanet_py.training.losses import AUTO, LOSSES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,6 +19,9 @@ SHARED_STATIC: Mapping[str, Knob] = {
         "mini_batch",
         choices=("mini_batch", "full_batch", "one_sample"),
         doc="rows of an optimizer step: batch_size of them, all, or one at a time",
+    ),
+    "loss": Knob(
+        AUTO, choices=(AUTO, *LOSSES), doc="training loss; auto: the run's, by metric and task"
     ),
     "batch_size": Knob(256, 1, 1 << 20, log=True, doc="rows of a mini-batch"),
     "scaling": Knob(

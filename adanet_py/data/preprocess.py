@@ -136,7 +136,15 @@ class Preprocessor:
     def spec(self, target: Target) -> DataSpec:
         """Sizes for an architecture; one output for binary, as for regression."""
         sizes = tuple(len(e.values) + 1 for e in self.encoders if e.kind == "category")
-        return DataSpec(target.task, target.n_outputs, len(self.numeric_names), sizes, self.edges)
+        ratios = np.atleast_1d(target.mean) / np.atleast_1d(target.scale)
+        return DataSpec(
+            target.task,
+            target.n_outputs,
+            len(self.numeric_names),
+            sizes,
+            self.edges,
+            target_ratio=tuple(ratios.tolist()),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the whole of what `transform` needs."""

@@ -1,6 +1,6 @@
 """Numeric hyperparameters that apply to every candidate; no torch at import.
 
-A value of 0 turns each of them off; what no member of a group uses costs nothing.
+A value of 0 turns a method off; what no member of a group uses costs nothing.
 """
 
 from __future__ import annotations
@@ -46,6 +46,16 @@ GENERAL: dict[str, Knob] = {
     ),
     "label_smoothing": Knob(
         0.0, 0.0, 0.9, doc="share of the target spread over all classes (classification)"
+    ),
+    "focal_gamma": Knob(
+        2.0, 0.0, 10.0, doc="how much less the focal loss counts rows that are right already"
+    ),
+    "huber_delta": Knob(
+        1.0,
+        1e-3,
+        1e3,
+        log=True,
+        doc="where the Huber loss turns from squared to absolute, in standard deviations",
     ),
     "patience": Knob(
         8.0, 0.0, 1e6, doc="evaluations without improvement after which training stops"

@@ -36,7 +36,6 @@ from adanet_py.training.engines.program import (
     Tensors,
     as_members,
     build_module,
-    merge_members,
 )
 from adanet_py.training.groups import Emit, Plan, Track, train
 from adanet_py.training.scoring import Scorer
@@ -172,6 +171,7 @@ def make_program(group: Group, setting: Setting) -> Program:
         setting.device,
         setting.dtype,
         setting.pieces,
+        setting.own.all_losses(),
     )
 
 
@@ -328,12 +328,12 @@ def load_members(track: Track, program: Program) -> list[torch.nn.Module]:
 @torch.no_grad()
 def _outputs(modules: list[torch.nn.Module], program: Program, rows: np.ndarray) -> np.ndarray:
     """Mean output of the folds [N, C]."""
-    data, task = program.data, program.spec.task
+    data = program.data
     pieces = torch.as_tensor(rows, device=program.device).split(4096)
     total: Tensor | int = 0
     for module in modules:
         parts = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
-        total = total + merge_members(torch.cat(parts), task)
+        total = total + program.scored(torch.cat(parts))
     return (total / len(modules)).cpu().numpy()  # type: ignore[union-attr]
 
 

@@ -18,6 +18,7 @@ from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import BatchOrder, member_seed, noise_starts
 from adanet_py.training.engines import ENGINES, make_engine
 from adanet_py.training.engines.program import Program, merge_members
+from adanet_py.training.losses import default_loss
 from adanet_py.training.optimizers import OPTIMIZERS
 from adanet_py.training.schedules import SCHEDULES
 
@@ -586,7 +587,7 @@ def test_the_batches_are_the_same_however_they_are_asked_for() -> None:
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_implicit_members_are_averaged_as_probabilities(task: str) -> None:
     outputs = torch.randn(4, 6, 3, TASKS[task], dtype=torch.float64)
-    merged = merge_members(outputs, task)
+    merged = merge_members(outputs, task, default_loss(task))
     assert merged.shape == (4, 6, TASKS[task])
     if task == "regression":
         torch.testing.assert_close(merged, outputs.mean(-2))
@@ -595,4 +596,4 @@ def test_implicit_members_are_averaged_as_probabilities(task: str) -> None:
     else:
         torch.testing.assert_close(merged.softmax(-1), outputs.softmax(-1).mean(-2))
     one = outputs[..., :1, :]
-    assert torch.equal(merge_members(one, task), one.squeeze(-2))
+    assert torch.equal(merge_members(one, task, default_loss(task)), one.squeeze(-2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from adanet_py.errors import SpaceError
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.training.batches import BatchOrder, member_seed, micro_batches
 from adanet_py.training.general import GENERAL
-from adanet_py.training.losses import Loss, default_loss
+from adanet_py.training.losses import LOSSES, Loss, choose_loss
 from adanet_py.training.mixing import Mixer
 from adanet_py.training.optimizers import Optimizer, Part, make_parts
 from adanet_py.training.schedules import learning_rates
@@ -63,6 +64,7 @@ class Program:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     pieces: int = 1  # micro-batches of a step at least, where memory is short
+    losses: Mapping[str, Loss] = field(default_factory=lambda: LOSSES)  # known by name
 
     def __post_init__(self) -> None:
         families = {c.family for c in self.candidates}
@@ -74,10 +76,14 @@ class Program:
         """F."""
         return len(self.order.rows)
 
-    @property
+    @cached_property
     def loss(self) -> Loss:
-        """The training loss of the task."""
-        return default_loss(self.spec.task)
+        """The training loss of the family, for the data at hand."""
+        return choose_loss(self.candidates[0].static, self.spec, self.losses)
+
+    def scored(self, outputs: Tensor) -> Tensor:
+        """Raw outputs [..., M, C] as they are scored and stored [..., C]: link, members merged."""
+        return merge_members(outputs, self.spec.task, self.loss)
 
     def micro_batches(self, module: nn.Module) -> list[slice]:
         """The parts of a batch whose gradients are accumulated, one at a time in memory.
@@ -271,12 +277,14 @@ def mixing_buffers(module: nn.Module) -> dict[str, str]:
     }
 
 
-def merge_members(outputs: Tensor, task: str) -> Tensor:
-    """Average implicit members: [..., M, C] -> [..., C].
+def merge_members(outputs: Tensor, task: str, loss: Loss) -> Tensor:
+    """Raw outputs of implicit members [..., M, C] through the loss's link and averaged: [..., C].
 
     Classification averages probabilities and returns their logits (binary) or logs; regression
-    averages values.
+    averages standardised values.
     """
+    if loss.link is not None:
+        outputs = loss.link(outputs)
     if outputs.shape[-2] == 1:
         return outputs.squeeze(-2)
     if task == "regression":

@@ -22,7 +22,6 @@ from adanet_py.training.engines.program import (
     State,
     as_members,
     chunks,
-    merge_members,
     mixing_buffers,
     noisy_layers,
     numeric_values,
@@ -197,7 +196,7 @@ class SeparateEngine:
         data, module = self.program.data, self._scored(member).eval()
         pieces = chunks(torch.as_tensor(rows, device=self.program.device), 4096)
         outputs = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
-        return merge_members(torch.cat(outputs), self.program.spec.task).cpu()
+        return self.program.scored(torch.cat(outputs)).cpu()
 
     def select(self, keep: Sequence[int]) -> None:
         """See `StackedEngine.select`."""

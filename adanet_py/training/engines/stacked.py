@@ -26,7 +26,6 @@ from adanet_py.training.engines.program import (
     State,
     as_members,
     chunks,
-    merge_members,
     mixing_buffers,
     noisy_layers,
     parts_of,
@@ -306,7 +305,7 @@ class StackedEngine:
             outputs = self._call(
                 self._eval, leaves, buffers, data.numeric[piece], data.category[piece]
             )
-            out[:, at : at + len(piece)] = merge_members(outputs, self.program.spec.task)
+            out[:, at : at + len(piece)] = self.program.scored(outputs)
             at += len(piece)
         return out
 
