@@ -222,6 +222,8 @@ def test_a_diverged_member_leaves_the_others_bit_identical(
     both = (evaluated(optimizer, each, hp)[others] for each in (bad, plain))
     assert torch.equal(*both)
     assert not torch.equal(bad[0][2], plain[0][2])
+    if poison != poison:  # it does not go unnoticed
+        assert not torch.isfinite(bad[0][2]).any()
 
 
 def test_dropping_members_leaves_the_others_alone(optimizer: Optimizer) -> None:

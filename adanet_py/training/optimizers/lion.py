@@ -20,7 +20,9 @@ def _lion(g: Tensor, slots: Slots, s: Step) -> None:
     mean = slots["mean"]
     mixed = torch.lerp(mean, g, (1.0 - s.hp["beta1"]).expand_as(g))
     mean.lerp_(g, (1.0 - s.hp["beta2"]).expand_as(g))
-    torch.sign(mixed, out=g)
+    # The sign of NaN is 0, with which a diverged member would stand still and look sound: adding
+    # 0 c changes no other number.
+    torch.sign(mixed, out=g).add_(mixed, alpha=0)
 
 
 LION_SIGN = Transform(("mean",), _lion)

@@ -29,15 +29,18 @@ def orthogonalised(x: Tensor) -> Tensor:
     singular values that leaves the singular vectors alone. In the precision of x, where
     torch.optim.Muon rounds to bfloat16.
     """
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
+    import torch
+
+    shape, tall = x.shape, x.shape[-2] > x.shape[-1]
+    x = x.reshape(-1, *shape[-2:])
+    x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_(min=1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.mT if tall else x
+        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, gram, x, beta=a)
+    return (x.mT if tall else x).view(shape)
 
 
 def _hidden(s: Step) -> int:
