@@ -76,6 +76,13 @@ class Decision:
         """Where in [0, 1] one choice ends and the next begins: the prior summed up."""
         return list(accumulate(self.prior))[:-1]
 
+    @cached_property
+    def freedom(self) -> float:
+        """Entropy of the prior over that of equal shares: 1 where nothing is preferred."""
+        if not self.prior or len(self.prior) < 2:
+            return 1.0
+        return -sum(p * math.log(p) for p in self.prior) / math.log(len(self.prior))
+
     def at(self, u: float) -> Scalar:
         """The value at `u` in [0, 1], of which every choice owns a part as wide as its prior."""
         if self.prior:

@@ -140,7 +140,8 @@ def mutate_assignment(
 ) -> tuple[Assignment, str | None]:
     """Change one active decision (one of `among`, if given) that has another value.
 
-    Decisions that become active are drawn, those that no longer are fall away, the rest stays.
+    Decisions that become active are drawn, those that no longer are fall away, the rest stays. What
+    the prior leaves open is changed more often than what it all but settles (`Decision.freedom`).
     Returns the new assignment and the name of the changed decision, None if nothing could change.
     """
     movable = [
@@ -150,7 +151,8 @@ def mutate_assignment(
     ]
     if not movable:
         return dict(assignment), None
-    decision = movable[int(rng.integers(len(movable)))]
+    ends = np.cumsum([d.freedom for d in movable])
+    decision = movable[int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))]
     changed = dict(assignment)
     changed[decision.name] = neighbour(decision, assignment[decision.name], rng)
     return fill(space, changed, rng), decision.name

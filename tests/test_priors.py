@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 
@@ -16,9 +17,11 @@ from adanet_py.records import History, Knob, Result, Status
 from adanet_py.space import (
     Decision,
     Registries,
+    SearchSpace,
     json_schema,
     load_space,
     mutate,
+    mutate_assignment,
     project,
     sample,
     with_own,
@@ -114,6 +117,22 @@ def test_mutations_change_one_decision_however_wide_its_part():
         child = mutate(WEIGHTED, candidate, rng)
         assert child.settings != candidate.settings
         candidate = child
+
+
+def test_what_the_prior_settles_is_changed_less_often():
+    settled = Decision("a", ("a",), "choice", ("x", "y"), prior=(0.95, 0.05))
+    even = Decision("b", ("b",), "choice", ("x", "y"), prior=(0.5, 0.5))
+    plain = Decision("c", ("c",), "float", (0.0, 1.0))
+    entropy = -(0.95 * math.log(0.95) + 0.05 * math.log(0.05)) / math.log(2)
+    assert settled.freedom == pytest.approx(entropy)
+    assert even.freedom == pytest.approx(1.0)
+    assert plain.freedom == 1.0
+    space = SearchSpace("s", "", (settled, even, plain), {}, {})
+    rng, moved = np.random.default_rng(0), Counter()
+    for _ in range(3000):
+        moved[mutate_assignment(space, {"a": "x", "b": "x", "c": 0.5}, rng)[1]] += 1
+    assert moved["a"] / 3000 == pytest.approx(entropy / (2 + entropy), abs=0.03)
+    assert moved["b"] / 3000 == pytest.approx(1 / (2 + entropy), abs=0.03)
 
 
 def test_equal_weights_are_no_prior():
