@@ -110,6 +110,8 @@ def train(
     metric: str | None = None,
     folds: int | None = None,
     split: str | os.PathLike[str] | None = None,
+    weight: str | None = None,
+    class_weight: str | Mapping[Any, float] | None = None,
     seed: int = 0,
     device: str = "cpu",
     architectures: Sequence[Architecture] = (),
@@ -121,8 +123,8 @@ def train(
     What a candidate does not say takes its architecture's default. Candidates of one family
     (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto"), or
     one by one by "separate". All run in this process, to the last epoch, without rungs or early
-    stopping. `folds` and `split` are those of `search`, `architectures` and `optimizers` your own.
-    `out` keeps weights and predictions in a folder, else they are gone.
+    stopping. `folds`, `split`, `weight` and `class_weight` are those of `search`, `architectures`
+    and `optimizers` your own. `out` keeps weights and predictions in a folder, else they are gone.
 
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
@@ -143,6 +145,8 @@ def train(
         metric=metric,
         folds=folds,
         split=split,
+        weight=weight,
+        class_weight=class_weight,
         seed=seed,
         device=device,
         candidates=1,
@@ -151,7 +155,7 @@ def train(
     with tempfile.TemporaryDirectory(prefix="adanet_py-") as scratch:
         folder = Path(out) if out is not None else Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        prepared = prepare(found, folder)
+        prepared = prepare(found, folder, config.class_weight)
         load = Workload(
             prepared.source.spec,
             prepared.rows,

@@ -156,7 +156,9 @@ def search(
         str | None, typer.Option(metavar="COL", help="Validate on the latest rows by it.")
     ] = None,
     weight: Annotated[str | None, typer.Option(metavar="COL", help="Row weights.")] = None,
-    class_weight: Annotated[str, typer.Option(metavar="HOW", help="balanced or none.")] = "none",
+    class_weight: Annotated[
+        str, typer.Option(metavar="HOW", help="balanced, none, or yes=3,no=1.")
+    ] = "none",
     drop: Annotated[
         list[str] | None, typer.Option(metavar="COL", help="Not a feature; may be repeated.")
     ] = None,

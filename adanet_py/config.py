@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from adanet_py.class_weight import read_class_weight
 from adanet_py.errors import ConfigError, nearest
 
 DEFAULT_SECONDS = 60.0  # where neither a time nor a number of candidates is given
@@ -70,10 +71,6 @@ def _names(value: Any) -> Any:
     return () if value is None else tuple(value)
 
 
-def _none(value: Any) -> Any:
-    return "none" if value is None else value
-
-
 def _metric(value: Any) -> Any:
     """Whether it suits the task is seen when the data are; an unknown name is seen now."""
     if isinstance(value, str):
@@ -110,7 +107,7 @@ class SearchConfig(BaseModel):
     group: Text | None = None
     time_column: Text | None = None
     weight: Text | None = None
-    class_weight: Annotated[Literal["balanced", "none"], BeforeValidator(_none)] = "none"
+    class_weight: Annotated[str | dict[str, float], BeforeValidator(read_class_weight)] = "none"
     drop: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     out: PathLike | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

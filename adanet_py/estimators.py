@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -27,6 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from adanet_py.class_weight import check_class_weight, class_weights, read_class_weight
 from adanet_py.config import SearchConfig
 from adanet_py.errors import AdanetError
 
@@ -146,7 +146,8 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
     """Search networks for a classification and predict with the best.
 
     Options as on the command line; `out` keeps the run folder, which is temporary otherwise.
-    `class_weight` is None, "balanced" or a dict from label to factor. After `fit`: `classes_`,
+    `class_weight`, of the training loss, is None, "balanced" or a dict from label to a factor above
+    0; classes it does not name have the factor 1. After `fit`: `classes_`,
     `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`. Raises ValueError
     for data that cannot be used.
     """
@@ -192,9 +193,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         task = "binary" if len(self.classes_) == 2 else "multiclass"
         class_weight = self.class_weight
         if isinstance(class_weight, Mapping):
-            factor = compute_sample_weight(class_weight, y)
-            given = 1.0 if sample_weight is None else np.asarray(sample_weight)
-            sample_weight, class_weight = given * factor, None
+            class_weight = _by_code(class_weight, self.classes_)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, codes, ensure_non_negative=True)
         rows = _twice_if_alone(codes, self.classes_)
@@ -263,6 +262,15 @@ def _twice_if_alone(codes: np.ndarray, classes: np.ndarray) -> np.ndarray | None
         stacklevel=3,
     )
     return np.concatenate([np.arange(len(codes)), np.flatnonzero(np.isin(codes, alone))])
+
+
+def _by_code(class_weight: Mapping[Any, float], classes: np.ndarray) -> dict[int, float]:
+    """Class weights by the codes that the search sees instead of the labels."""
+    with _value_errors():
+        given = read_class_weight(class_weight)
+        check_class_weight(given, "multiclass", classes.tolist())
+        factors = class_weights(given, classes.tolist(), np.zeros(0, dtype=np.int64))
+    return dict(enumerate(factors or ()))
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adanet_py.class_weight import ClassWeight, check_class_weight, class_weights
 from adanet_py.data.cells import numbers
 from adanet_py.data.columns import Column, infer_columns
 from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
@@ -83,6 +84,7 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
     if table.weight is not None:
         check_weighted(metric, task)
     target = fit_target(table.target, task)
+    check_class_weight(config.class_weight, task, target.classes)
     if task == "regression":
         check_values(metric, numbers(table.target))
     columns, notes = infer_columns(table.frame, types=types, strict=config.strict)
@@ -111,7 +113,7 @@ class _Read:
     notes: tuple[str, ...]
 
 
-def prepare(found: _Read, folder: Path, class_weight: str = "none") -> Prepared:
+def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> Prepared:
     """Fit the preprocessing on the training rows, write arrays and descriptions into the run."""
     table, split = found.table, found.split
     rows = np.unique(np.concatenate(split.train))
@@ -119,10 +121,9 @@ def prepare(found: _Read, folder: Path, class_weight: str = "none") -> Prepared:
     features = preprocessor.transform(table.frame)
     y = found.target.encode(table.target)
     weight = None if table.weight is None else np.asarray(table.weight, dtype=np.float32)
-    balance = None
-    if class_weight == "balanced" and found.task != "regression":
-        counts = np.bincount(y[rows], minlength=len(found.target.classes))
-        balance = tuple(float(v) for v in len(rows) / (len(counts) * np.maximum(counts, 1)))
+    factors = class_weights(
+        class_weight, found.target.classes, y[rows], None if weight is None else weight[rows]
+    )
     told = (
         f"Task: {found.task}, target {table.target.name!r}, metric {found.metric}.",
         describe_columns(found.columns),
@@ -140,7 +141,7 @@ def prepare(found: _Read, folder: Path, class_weight: str = "none") -> Prepared:
         "target": found.target.to_json(),
         "columns": [[c.name, c.kind, c.reason, c.format] for c in found.columns],
         "preprocessor": preprocessor.to_json(),
-        "class_weight": balance,
+        "class_weight": factors,
         "notes": notes,
     }
     write_atomic(folder / "prepared.json", json.dumps(about).encode())

@@ -334,7 +334,7 @@ OPTIONS = {
     "seed": (["--seed", "-1"], "--seed: expected a whole number of 0 or more, found -1."),
     "workers": (["--workers", "-2"], "--workers: expected a whole number of 0 or more, found -2."),
     "task": (["--task", "regresion"], "found 'regresion'. Did you mean 'regression'?"),
-    "class weight": (["--class-weight", "equal"], "--class-weight: expected 'balanced' or 'none'"),
+    "class weight": (["--class-weight", "equal"], "none, or weights such as yes=3,no=1"),
     "device": (["--device", "gpu"], "--device: expected auto, cpu, cuda or cuda:0, found 'gpu'."),
     "no such GPU": (["--device", "cuda:99", "--workers", "0"], "expected a CUDA device, found"),
     "empty folder name": (["--out", ""], "--out: expected a value, found ''."),
