@@ -254,7 +254,7 @@ CELLS = {
     "a negative target for rmsle": (
         rows(target=NUMBERS),
         ["--metric", "rmsle"],
-        "Metric 'rmsle': expected a target of 0 or more, found -3. Use another",
+        "Metric 'rmsle': expected a target of more than -1, found -3. Use another",
     ),
     "regression metric for classes": (
         rows(),
