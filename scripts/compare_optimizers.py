@@ -5,8 +5,8 @@
 
 Takes the optimizers, their ranges of learning rates and the architecture from the search space
 `optimizers`. On each table every optimizer gets the same number of learning rates, spread evenly
-(in the logarithm) over its own range, each trained with the same seeds, batches and schedule for
-the same number of passes over the data: a second-order step is charged the gradients it takes. The
+(in the logarithm) over its own range, each trained with the same seeds, batches and cosine schedule
+(none for the schedule-free and the second-order ones) for the same number of passes over the data: a second-order step is charged the gradients it takes. The
 learning rate is chosen by the mean of validation over the seeds; the test rows (the outer 25 %)
 are scored with the seeds of that learning rate and choose nothing. All settings of an optimizer
 are one fused group. Writes results/optimizers.csv (every training), .md (the table) and .png.
@@ -56,6 +56,8 @@ def candidates_of(name: str, rates: int, seeds: int) -> list[Any]:
     knob = f"optimizers.{name}.lr"
     grid = [space.by_name[knob].at(u) for u in np.linspace(0.0, 1.0, rates)]
     common = {d.name: d.domain[0] for d in space.decisions if len(d.path) == 1}
+    if OPTIMIZERS[name].evaluated is not None or OPTIMIZERS[name].engine:
+        common["schedule"] = "constant"  # these are made to do without annealing
     made = [
         assemble(space, {**common, "optimizer": name, knob: lr}, seed)
         for lr in grid
