@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from adanet_py.records import Candidate, Group, History, Knob, Result, Status
     from adanet_py.run import SearchResult
     from adanet_py.space import SearchSpace, list_spaces, load_space
+    from adanet_py.training.arrays import train_arrays
 
 _HOMES = {
     "api": ("load", "search", "train"),
@@ -35,12 +36,13 @@ _HOMES = {
     "metrics": ("METRICS",),
     "architectures": ("ARCHITECTURES", "Architecture"),
     "controllers": ("CONTROLLERS", "from_sampler"),
+    "training.arrays": ("train_arrays",),
     "estimators": ("AdaNetClassifier", "AdaNetRegressor"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - by theme, as in _HOMES
-    "load", "search", "train", "Model", "SearchResult",
+    "load", "search", "train", "train_arrays", "Model", "SearchResult",
     "Candidate", "Group", "History", "Knob", "Result", "Status",
     "AdanetError", "ConfigError", "DataError", "RunError", "SpaceError",
     "SearchConfig",

@@ -78,6 +78,7 @@ class Plan:
     checkpoint_seconds: float = 5.0
     emit: Emit = lambda event: None
     should_stop: Callable[[], bool] = lambda: False
+    keep_last: bool = False  # the weights of the last evaluation, not those of the best
 
 
 def train(program: Program, plan: Plan) -> list[Track]:
@@ -151,7 +152,7 @@ def _evaluate(
         track.curve.append(Evaluation(step, epochs, rates[i], losses[i], value, norms[i]))
         error = plan.scorer.error(value)
         track.stale += 1
-        if error < track.best_error * (1.0 - ROUNDING):
+        if plan.keep_last or error < track.best_error * (1.0 - ROUNDING):
             track.best_error, track.best_step, track.stale = error, step, 0
             track.weights, track.outputs = engine.snapshot(i), outputs[i].copy()
         if not (math.isfinite(losses[i]) and math.isfinite(error)):
