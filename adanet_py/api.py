@@ -22,6 +22,7 @@ from adanet_py.run import search as run_search
 if TYPE_CHECKING:
     from adanet_py.architectures import Architecture
     from adanet_py.space import SearchSpace
+    from adanet_py.training.losses import Loss
     from adanet_py.training.optimizers import Optimizer
 
 
@@ -33,6 +34,7 @@ def search(
     controller: Any = None,
     architectures: Sequence[Architecture] = (),
     optimizers: Sequence[Optimizer] = (),
+    losses: Sequence[Loss] = (),
     types: Mapping[str, str] | None = None,
     on_rung: Callable[[dict[str, Any]], None] | None = None,
     on_candidate: Callable[[Result], None] | None = None,
@@ -43,14 +45,16 @@ def search(
 
     Main arguments:
         data: path, DataFrame, or features to go with `y`; none: a data set of scikit-learn.
-        target, task, metric, time ("60s", "10m"), candidates, folds, split, group, time_column,
-        weight, class_weight, drop, out, seed, device, workers, strict: as on the command line.
+        target, task, metric, loss, quantile, time ("60s", "10m"), candidates, folds, split, group,
+        time_column, weight, class_weight, drop, out, seed, device, workers, strict: as on the
+        command line.
 
     Other arguments:
         space: name, file or plain values of a search space, or a `SearchSpace`.
         controller: name, function ``(space, history, n, rng) -> candidates``, or Optuna sampler.
-        architectures, optimizers: your own, searched beside (or, named in `space`, instead of) the
-            built-in.
+        architectures, optimizers, losses: your own, searched beside (or, named in `space`, instead
+            of) the built-in; `loss` may name one of yours, which all networks are then trained
+            with.
         types: column -> numeric, boolean, category, date, text or dropped, where inference errs.
         on_rung: called with a dict (group, step, alive, candidate, validation ...) at evaluations.
         on_candidate: called with the `Result` of every finished candidate and baseline.
@@ -82,7 +86,7 @@ def search(
         config=config,
         space=None if isinstance(space, str | os.PathLike) else space,
         controller=controller if named is None else None,
-        own=make_own(architectures, optimizers),
+        own=make_own(architectures, optimizers, losses),
         types=types,
         on_event=on_event,
     )
@@ -94,9 +98,14 @@ def _print_note(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def load(path: str | os.PathLike[str], *, architectures: Sequence[Architecture] = ()) -> Model:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    architectures: Sequence[Architecture] = (),
+    losses: Sequence[Loss] = (),
+) -> Model:
     """Load a model from its file or run folder; executes no code from it. See `model.load`."""
-    return load_model(path, own=make_own(architectures))
+    return load_model(path, own=make_own(architectures, losses=losses))
 
 
 def train(
@@ -108,6 +117,8 @@ def train(
     epochs: float = 10,
     engine: str = "auto",
     metric: str | None = None,
+    loss: str = "auto",
+    quantile: float | None = None,
     folds: int | None = None,
     split: str | os.PathLike[str] | None = None,
     weight: str | None = None,
@@ -116,6 +127,7 @@ def train(
     device: str = "cpu",
     architectures: Sequence[Architecture] = (),
     optimizers: Sequence[Optimizer] = (),
+    losses: Sequence[Loss] = (),
     out: str | os.PathLike[str] | None = None,
 ) -> list[Result]:
     """Train given candidates, without a search; one `Result` each, in their order.
@@ -123,8 +135,10 @@ def train(
     What a candidate does not say takes its architecture's default. Candidates of one family
     (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto"), or
     one by one by "separate". All run in this process, to the last epoch, without rungs or early
-    stopping. `folds`, `split`, `weight` and `class_weight` are those of `search`, `architectures`
-    and `optimizers` your own. `out` keeps weights and predictions in a folder, else they are gone.
+    stopping. `loss` is for candidates that name none, `quantile` the level of the loss quantile.
+    `folds`, `split`, `weight` and `class_weight` are those of `search`; `architectures`,
+    `optimizers` and `losses` your own. `out` keeps weights and predictions in a folder, else they
+    are gone.
 
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
@@ -133,7 +147,7 @@ def train(
     from adanet_py.prepare import prepare, read
     from adanet_py.training.engines import ENGINES
 
-    own = make_own(architectures, optimizers)
+    own = make_own(architectures, optimizers, losses)
     for candidate in candidates:
         check_candidate(candidate, own)
     if engine != "auto":
@@ -143,6 +157,8 @@ def train(
     config = SearchConfig(
         target=target,
         metric=metric,
+        loss=loss,
+        quantile=quantile,
         folds=folds,
         split=split,
         weight=weight,
@@ -151,11 +167,13 @@ def train(
         device=device,
         candidates=1,
     )
-    found = read(config, data if y is None else (data, y))
+    found = read(config, data if y is None else (data, y), losses=own.all_losses())
     with tempfile.TemporaryDirectory(prefix="adanet_py-") as scratch:
         folder = Path(out) if out is not None else Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         prepared = prepare(found, folder, config.class_weight)
+        for candidate in candidates:
+            check_candidate(candidate, own, prepared.source.spec)
         load = Workload(
             prepared.source.spec,
             prepared.rows,

@@ -129,6 +129,12 @@ def search(
     metric: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to search by; see: list metrics.")
     ] = None,
+    loss: Annotated[
+        str, typer.Option(metavar="NAME", help="Training loss of all networks; see: list losses.")
+    ] = "auto",
+    quantile: Annotated[
+        float | None, typer.Option(metavar="Q", help="Predict this quantile, 0.9 say.")
+    ] = None,
     time: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Budget, all included: 90s, 10m, 1h. [default: 60s]"),
@@ -184,7 +190,8 @@ def search(
     from adanet_py.config import SearchConfig
 
     config = SearchConfig(
-        data=data, target=target, task=task, metric=metric, time=time, candidates=candidates,
+        data=data, target=target, task=task, metric=metric, loss=loss,
+        quantile=quantile, time=time, candidates=candidates,
         space=space, controller=controller, folds=folds, split=split, group=group,
         time_column=time_column, weight=weight, class_weight=class_weight, drop=drop or (),
         out=out, seed=seed, device=device, workers=workers, strict=strict,

@@ -80,6 +80,18 @@ def _metric(value: Any) -> Any:
     return value
 
 
+def _level(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        level = float(value)
+    except (TypeError, ValueError):
+        level = math.nan
+    if isinstance(value, bool) or not 0.0 < level < 1.0:
+        raise PydanticCustomError("level", "level")
+    return level
+
+
 PathLike = Annotated[str, BeforeValidator(_path)]
 Text = Annotated[str, BeforeValidator(_text)]
 
@@ -98,6 +110,8 @@ class SearchConfig(BaseModel):
     target: Text | None = None
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
     metric: Annotated[str | None, BeforeValidator(_metric)] = None
+    loss: Text = "auto"
+    quantile: Annotated[float | None, BeforeValidator(_level)] = None
     time: Annotated[float | None, BeforeValidator(_seconds)] = None
     candidates: Annotated[int, Field(ge=1)] | None = None
     space: PathLike = "table"
@@ -146,6 +160,7 @@ _EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "empty": "a value",
+    "level": "a level between 0 and 1, such as 0.9",
     "string_pattern_mismatch": "auto, cpu, cuda or cuda:0",
 }
 

@@ -45,6 +45,7 @@ class _AdaNet(BaseEstimator):
         time: str | float | None = None,
         candidates: int | None = None,
         metric: str | None = None,
+        loss: str = "auto",
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "evolution",
         folds: int | None = None,
@@ -56,6 +57,7 @@ class _AdaNet(BaseEstimator):
         self.time = time
         self.candidates = candidates
         self.metric = metric
+        self.loss = loss
         self.space = space
         self.controller = controller
         self.folds = folds
@@ -93,6 +95,8 @@ class _AdaNet(BaseEstimator):
                 target=_TARGET,
                 task=task,
                 metric=self.metric,
+                loss=self.loss,
+                quantile=getattr(self, "quantile", None),
                 time=self.time,
                 candidates=self.candidates,
                 space="table" if named is None else named,
@@ -158,6 +162,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         time: str | float | None = None,
         candidates: int | None = None,
         metric: str | None = None,
+        loss: str = "auto",
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "evolution",
         folds: int | None = None,
@@ -171,6 +176,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
             time=time,
             candidates=candidates,
             metric=metric,
+            loss=loss,
             space=space,
             controller=controller,
             folds=folds,
@@ -221,10 +227,42 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
 class AdaNetRegressor(RegressorMixin, _AdaNet):
     """Search networks for a regression and predict with the best.
 
-    Options as on the command line; `out` keeps the run folder, which is temporary otherwise.
+    Options as on the command line (`quantile`: the level to predict instead of the mean); `out`
+    keeps the run folder, which is temporary otherwise.
     After `fit`: `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`.
     Raises ValueError for data that cannot be used.
     """
+
+    def __init__(
+        self,
+        *,
+        time: str | float | None = None,
+        candidates: int | None = None,
+        metric: str | None = None,
+        loss: str = "auto",
+        quantile: float | None = None,
+        space: str | Path | Mapping[str, Any] | SearchSpace = "table",
+        controller: Any = "evolution",
+        folds: int | None = None,
+        device: str = "auto",
+        workers: int | None = None,
+        out: str | os.PathLike[str] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(
+            time=time,
+            candidates=candidates,
+            metric=metric,
+            loss=loss,
+            space=space,
+            controller=controller,
+            folds=folds,
+            device=device,
+            workers=workers,
+            out=out,
+            random_state=random_state,
+        )
+        self.quantile = quantile
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AdaNetRegressor:
         """Search for features `X` [N, D] and numbers `y` [N]."""

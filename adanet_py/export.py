@@ -106,7 +106,7 @@ def start_check(folder: Path, prepared: Prepared, result: Result, own: Own) -> C
     stored = load_file(candidate_file(folder, result.candidate.id))
     expected, fold = probe(prepared, stored["predictions/validation"])
     np.savez(folder / "cache" / "probe.npz", expected=expected, fold=fold)
-    if own.needed_by(result.candidate):
+    if own.needed_by(result.candidate, prepared.source.spec):
         import pandas as pd
 
         frame = pd.read_feather(folder / "cache" / "probe.feather")

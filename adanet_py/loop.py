@@ -38,7 +38,6 @@ from adanet_py.plan import (
     MEMBERS,
     Workload,
     best_of,
-    for_task,
     make_group,
     measured_speed,
     size_group,
@@ -49,7 +48,9 @@ from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
+from adanet_py.space_losses import with_losses
 from adanet_py.tables import write_tables
+from adanet_py.training.losses import AUTO
 
 KEPT = 20  # candidates whose weights stay on disk
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
@@ -87,7 +88,9 @@ class Search:
 
     def __post_init__(self) -> None:
         self.metric = get_metric(self.prepared.metric)
-        self.space = for_task(self.space, self.prepared.task)
+        pinned = self.config.loss != AUTO or self.config.quantile is not None
+        losses = self.own.all_losses()
+        self.space = with_losses(self.space, self.prepared.source.spec, losses, pinned=pinned)
         self.load = Workload(
             spec=self.prepared.source.spec,
             rows=self.prepared.rows,
@@ -216,7 +219,7 @@ class Search:
         speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
         candidates, unfit = ask(
-            self.controller, self.space, history, min(MEMBERS, most), rng, self.own
+            self.controller, self.space, history, min(MEMBERS, most), rng, self.own, self.load.spec
         )
         if unfit and not self.warned:
             self.warned = True

@@ -23,6 +23,7 @@ import numpy as np
 
 from adanet_py.baselines import predict_member
 from adanet_py.calibration import probabilities
+from adanet_py.data.cells import numbers
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
 from adanet_py.data.target import Target
@@ -31,6 +32,7 @@ from adanet_py.journal import write_atomic
 from adanet_py.metrics import COMMON, check_values, check_weighted, resolve_metric, score
 from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec
+from adanet_py.training.losses import choose_loss, loss_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +134,7 @@ class Model:
         y: np.ndarray = self.target.encode(table.target)
         outputs = self._outputs(table.frame)
         if self.task == "regression":
-            y = y.astype(np.float64) * self.target.scale + self.target.mean
+            y = numbers(table.target)  # exact: a 0 that is none any more has no deviance
         if metric is not None and self.task == "regression":
             check_values(first, y)
         shown = [
@@ -176,7 +178,6 @@ class Model:
         import torch
 
         from adanet_py.training.engines.program import as_members, merge_members
-        from adanet_py.training.losses import choose_loss
 
         modules, scaling = self._networks[self.members.index(member)]
         loss = choose_loss(member.candidate.static, self.spec, self.own.all_losses())
@@ -328,7 +329,8 @@ def _build(
 ) -> Model:
     from safetensors.numpy import load as load_arrays
 
-    known = own.all_architectures()
+    known, losses = own.all_architectures(), own.all_losses()
+    spec = DataSpec.from_json(manifest["spec"])
     arrays = load_arrays(parts["weights.safetensors"])
     members = []
     for i, value in enumerate(manifest["members"]):
@@ -341,13 +343,19 @@ def _build(
                 f"The model uses the architecture {candidate.architecture!r}, which is not one of "
                 f"{', '.join(known)}. If it is your own, give it again (architectures=...)."
             )
+        loss = loss_name(candidate.static, spec)
+        if fields["kind"] == "network" and loss not in losses:
+            raise RunError(
+                f"The model uses the loss {loss!r}, which is not one of {', '.join(losses)}. If it "
+                "is your own, give it again (losses=...)."
+            )
         members.append(Member(arrays=weights, candidate=candidate, **fields))
     return Model(
         target_name=manifest["target_name"],
         metric=manifest["metric"],
         target=Target.from_json(manifest["target"]),
         preprocessor=Preprocessor.from_json(json.loads(parts["preprocessor.json"])),
-        spec=DataSpec.from_json(manifest["spec"]),
+        spec=spec,
         members=tuple(members),
         about=manifest["about"],
         own=own,

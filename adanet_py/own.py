@@ -8,14 +8,14 @@ to go on with the run or to load its model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from adanet_py.errors import ConfigError
 
 if TYPE_CHECKING:
     from adanet_py.architectures import Architecture
-    from adanet_py.records import Candidate
+    from adanet_py.records import Candidate, DataSpec
     from adanet_py.training.losses import Loss
     from adanet_py.training.optimizers import Optimizer
 
@@ -35,16 +35,21 @@ class Own:
         """The names of every kind, as a run's configuration keeps them."""
         return {f.name: sorted(getattr(self, f.name)) for f in fields(self)}
 
-    def needed_by(self, candidate: Candidate) -> bool:
+    def needed_by(self, candidate: Candidate, spec: DataSpec) -> bool:
         """Whether a model of the candidate can only be loaded with these objects."""
-        loss = candidate.static.get("loss", "auto")
+        from adanet_py.training.losses import loss_name
+
+        loss = loss_name(candidate.static, spec)
         return candidate.architecture in self.architectures or loss in self.losses
 
     def all_architectures(self) -> dict[str, Architecture]:
-        """The package's own and the user's."""
+        """The package's own and the user's; each may name the user's losses."""
         from adanet_py.architectures import ARCHITECTURES
 
-        return {**ARCHITECTURES, **self.architectures}
+        known = {**ARCHITECTURES, **self.architectures}
+        if not self.losses:
+            return known
+        return {name: _with_losses(entry, self.losses) for name, entry in known.items()}
 
     def all_losses(self) -> dict[str, Loss]:
         """The package's own and the user's."""
@@ -84,7 +89,45 @@ def make_own(
                 f"Optimizer {name!r}: expected the numeric knob 'lr', which schedules set, found "
                 f"{', '.join(optimizer.numeric) or 'none'}. Add it."
             )
+    for name, loss in own.losses.items():
+        _check_loss(name, loss)
     return own
+
+
+def _with_losses(architecture: Architecture, losses: Iterable[str]) -> Architecture:
+    """The architecture, able to name these losses too, if it has the knob."""
+    knob = architecture.static.get("loss")
+    if knob is None:
+        return architecture
+    names = dict.fromkeys((*(knob.choices or ()), *losses))
+    return replace(
+        architecture, static={**architecture.static, "loss": replace(knob, choices=tuple(names))}
+    )
+
+
+def _check_loss(name: str, loss: Loss) -> None:
+    from adanet_py.metrics import TASKS, check_name
+    from adanet_py.records import DataSpec
+    from adanet_py.training.general import GENERAL
+    from adanet_py.training.losses import AUTO
+
+    if name == AUTO:
+        raise ConfigError(
+            f"A loss cannot be called {AUTO!r}, which stands for the run's. Rename it."
+        )
+    known = {"tasks": TASKS, "knobs": tuple(GENERAL), "needs": tuple(DataSpec.__dataclass_fields__)}
+    for kind, names in known.items():
+        given = getattr(loss, kind)
+        unknown = [n for n in given if n not in names]
+        if isinstance(given, str) or unknown:
+            raise ConfigError(
+                f"Loss {name!r}, {kind}: expected a tuple of some of {', '.join(names)}, found "
+                f"{given!r}."
+            )
+    if not loss.tasks:
+        raise ConfigError(f"Loss {name!r}: expected the tasks it is for, found none.")
+    if loss.metric is not None:
+        check_name(loss.metric)
 
 
 def _by_name(kind: str, given: Iterable[Any]) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec, Group, History, Result
-from adanet_py.space import SearchSpace
 from adanet_py.training.batches import rows_per_step
 from adanet_py.training.general import GENERAL
 
@@ -160,13 +159,6 @@ def make_group(
         controllers=tuple(controllers),
         order_seed=load.order_seed,
     )
-
-
-def for_task(space: SearchSpace, task: str) -> SearchSpace:
-    """The space without settings that mean nothing for `task`."""
-    idle = {"general.label_smoothing": 0.0} if task == "regression" else {}
-    decisions = tuple(d for d in space.decisions if d.name not in idle)
-    return replace(space, decisions=decisions, fixed={**space.fixed, **idle})
 
 
 def best_of(results: Sequence[Result]) -> Result | None:

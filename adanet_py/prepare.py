@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adanet_py.class_weight import ClassWeight, check_class_weight, class_weights
-from adanet_py.data.cells import numbers
+from adanet_py.data.cells import numbers, row_number
 from adanet_py.data.columns import Column, infer_columns
 from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
 from adanet_py.data.source import ArraySource, write_arrays
 from adanet_py.data.splits import Split, check_weights, make_split
 from adanet_py.data.table import read_table
 from adanet_py.data.target import Target, fit_target, infer_task
-from adanet_py.errors import ConfigError
+from adanet_py.errors import ConfigError, DataError
 from adanet_py.journal import write_atomic
-from adanet_py.metrics import check_values, check_weighted, resolve_metric
+from adanet_py.metrics import check_values, check_weighted
+from adanet_py.objective import Objective, check_loss, choose_objective
+from adanet_py.training.losses import AUTO, LOSSES, Loss
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from adanet_py.config import SearchConfig
 
 PROBE_ROWS = 64  # rows the saved model is checked on
@@ -55,8 +59,14 @@ class Prepared:
         return (self.target.mean, self.target.scale)
 
 
-def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None) -> _Read:
+def read(
+    config: SearchConfig,
+    data: Any,
+    types: Mapping[str, str] | None = None,
+    losses: Mapping[str, Loss] = LOSSES,
+) -> _Read:
     """Read and check the data: every error a user can make with it is raised here."""
+    check_loss(config.loss, config.quantile, losses)
     splitting = {
         "--split": config.split,
         "--group": config.group,
@@ -80,13 +90,19 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
     )
     assert table.target is not None
     task = infer_task(table.target, config.task)
-    metric = resolve_metric(config.metric, task)
+    objective = choose_objective(task, config.loss, config.quantile, config.metric, losses)
     if table.weight is not None:
-        check_weighted(metric, task)
+        check_weighted(objective.metric, task)
     target = fit_target(table.target, task)
     check_class_weight(config.class_weight, task, target.classes)
+    low = None
     if task == "regression":
-        check_values(metric, numbers(table.target))
+        values = numbers(table.target)
+        if config.loss == AUTO:  # what was asked for is what cannot be
+            check_values(objective.metric, values)
+        check_target(losses[objective.loss], table.target, values)
+        check_values(objective.metric, values)
+        low = float(values.min())
     columns, notes = infer_columns(table.frame, types=types, strict=config.strict)
     split = make_split(
         table.target,
@@ -99,14 +115,30 @@ def read(config: SearchConfig, data: Any, types: Mapping[str, str] | None = None
     )
     if table.weight is not None:
         check_weights(np.asarray(table.weight), split)
-    return _Read(table, task, metric.name, target, columns, split, (*table.notes, *notes))
+    told = (objective.note,) if objective.note else ()
+    return _Read(table, task, objective, low, target, columns, split, (*told, *table.notes, *notes))
+
+
+def check_target(loss: Loss, target: pd.Series[Any], values: np.ndarray) -> None:
+    """Raise DataError where the loss is not defined for a number of the target, `values` [N]."""
+    holds = np.ones(len(values), bool) if loss.domain is None else loss.domain.holds(values)
+    bad = np.flatnonzero(~holds)
+    if bad.size:
+        row = row_number(target.index, int(bad[0]))
+        more = f" ({bad.size} such rows)" if bad.size > 1 else ""
+        raise DataError(
+            f"The target {target.name!r}, row {row}: expected a number of {loss.domain} (the loss "
+            f"is {loss.name}), found {values[bad[0]]:g}{more}. Leave such rows out, or use another "
+            "--loss."
+        )
 
 
 @dataclass(frozen=True)
 class _Read:
     table: Any
     task: str
-    metric: str
+    objective: Objective
+    low: float | None  # the least value of a numeric target
     target: Target
     columns: tuple[Column, ...]
     split: Split
@@ -115,7 +147,7 @@ class _Read:
 
 def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> Prepared:
     """Fit the preprocessing on the training rows, write arrays and descriptions into the run."""
-    table, split = found.table, found.split
+    table, split, objective = found.table, found.split, found.objective
     rows = np.unique(np.concatenate(split.train))
     preprocessor = fit_preprocessor(table.frame.iloc[rows], found.columns)
     features = preprocessor.transform(table.frame)
@@ -125,18 +157,25 @@ def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> P
         class_weight, found.target.classes, y[rows], None if weight is None else weight[rows]
     )
     told = (
-        f"Task: {found.task}, target {table.target.name!r}, metric {found.metric}.",
+        f"Task: {found.task}, target {table.target.name!r}, metric "
+        f"{objective.metric.name}, loss {objective.loss}.",
         describe_columns(found.columns),
     )
     notes = (*told, *found.notes, *preprocessor.notes, f"Split: {split.how}.")
     split.save(folder / "split.npz")
-    write_arrays(folder / "cache", features, y, weight, preprocessor.spec(found.target))
+    spec = replace(
+        preprocessor.spec(found.target),
+        loss=objective.loss,
+        quantile=objective.quantile,
+        target_low=found.low,
+    )
+    write_arrays(folder / "cache", features, y, weight, spec)
     probe = table.frame.iloc[probe_rows(split)].reset_index(drop=True)
     probe.to_feather(folder / "cache" / "probe.feather")
     about = {
         "name": table.name,
         "task": found.task,
-        "metric": found.metric,
+        "metric": objective.metric.name,
         "target_name": str(table.target.name),
         "target": found.target.to_json(),
         "columns": [[c.name, c.kind, c.reason, c.format] for c in found.columns],

@@ -7,9 +7,10 @@ import numpy as np
 from adanet_py.controllers import Controller
 from adanet_py.errors import ConfigError, SpaceError, check_known
 from adanet_py.own import Own
-from adanet_py.records import Candidate, History
+from adanet_py.records import Candidate, DataSpec, History
 from adanet_py.space import SearchSpace
 from adanet_py.training.general import GENERAL
+from adanet_py.training.losses import choose_loss
 from adanet_py.training.schedules import SCHEDULES
 
 
@@ -20,6 +21,7 @@ def ask(
     n: int,
     rng: np.random.Generator,
     own: Own,
+    spec: DataSpec | None = None,
 ) -> tuple[list[Candidate], int]:
     """New candidates of one family, and how many new ones of other families there were besides.
 
@@ -33,14 +35,17 @@ def ask(
                 "Expected a list of candidates from the controller, found in it "
                 f"{type(candidate).__name__}."
             )
-        check_candidate(candidate, own)
+        check_candidate(candidate, own, spec)
     new = [c for c in dict.fromkeys(found) if c.id not in history.ids]
     family = [c for c in new if c.family == new[0].family]
     return family, len(new) - len(family)
 
 
-def check_candidate(candidate: Candidate, own: Own) -> None:
-    """Raise SpaceError unless every name and value of the candidate is known and legal."""
+def check_candidate(candidate: Candidate, own: Own, spec: DataSpec | None = None) -> None:
+    """Raise SpaceError unless every name and value of the candidate is known and legal.
+
+    With `spec`, its loss must suit the data too.
+    """
     architectures, optimizers = own.all_architectures(), own.all_optimizers()
     check_known("architecture", candidate.architecture, architectures, SpaceError)
     check_known("optimizer", candidate.optimizer, optimizers, SpaceError)
@@ -61,3 +66,5 @@ def check_candidate(candidate: Candidate, own: Own) -> None:
             if not knobs[name].allows(value):
                 legal = knobs[name].choices or f"[{knobs[name].low}, {knobs[name].high}]"
                 raise SpaceError(f"{name}: expected a value in {legal}, found {value!r}.")
+    if spec is not None:
+        choose_loss(candidate.static, spec, own.all_losses())

@@ -282,7 +282,8 @@ class DataSpec:
     `edges` maps a scaling ("quantile", "robust") to one increasing list of bin edges per numeric
     column in scaled units, for piecewise-linear embeddings. `loss` is what the loss "auto" of a
     candidate stands for, itself "auto" where the task decides; `quantile` the level of the quantile
-    loss; `target_ratio` the mean of every numeric target in units of its scale.
+    loss; `target_ratio` the mean of every numeric target in units of its scale, `target_low` the
+    least of their values, None where that is not known. `exposure`: whether rows have one.
     """
 
     task: str  # "binary", "multiclass" or "regression"
@@ -293,6 +294,8 @@ class DataSpec:
     loss: str = "auto"
     quantile: float = 0.5
     target_ratio: tuple[float, ...] = ()
+    target_low: float | None = None
+    exposure: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, every field."""

@@ -61,7 +61,9 @@ def replay(
         copy = Path(scratch)
         with make_executor(config.workers, config.device, copy, bool(own)) as executor:
             executor.start()
-            prepared = prepare(read(config, data, described.types), copy, config.class_weight)
+            prepared = prepare(
+                read(config, data, described.types, own.all_losses()), copy, config.class_weight
+            )
             groups = [_stopped(old.groups[i], r) for i, r in results.items()]
             new = _train(copy, groups, prepared, executor, own, old.device, notify)
     found = []

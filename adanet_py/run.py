@@ -134,7 +134,7 @@ def search(
             with make_executor(config.workers, config.device, folder, bool(own)) as executor:
                 executor.start()  # workers import torch while the data are read
                 about = Described(config, {}, objects, types or {})
-                prepared, device = _prepared(folder, about, given, searched, executor, notify)
+                prepared, device = _prepared(folder, about, given, searched, own, executor, notify)
                 return _go_on(
                     folder, config, prepared, searched, chosen, device, executor, notify, own,
                     started,
@@ -229,6 +229,7 @@ def _prepared(
     about: Described,
     data: Any,
     space: SearchSpace,
+    own: Own,
     executor: Executor,
     notify: OnEvent,
 ) -> tuple[Prepared, str]:
@@ -244,7 +245,7 @@ def _prepared(
         about = read_described(folder)
         if data is None:
             raise RunError(f"{folder} has lost its prepared data. Give the data again.")
-    found = read(config, data, about.types)
+    found = read(config, data, about.types, own.all_losses())
     device = find_device(config, executor, notify)
     prepared = prepare(found, folder, config.class_weight)
     for note in prepared.notes:

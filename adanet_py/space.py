@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,9 @@ def _beside(path: Path) -> list[str]:
 def with_own(space: SearchSpace, own: Own, registries: Registries | None = None) -> SearchSpace:
     """`space` with what the user gave and it does not name.
 
-    Every knob of an architecture is searched over its legal domain, where that has two ends or
-    choices; of an optimizer the learning rate, a factor of ten around its default. The others keep
+    Every knob of an architecture but its loss is searched over its legal domain, where that has two
+    ends or choices; of an optimizer the learning rate, a factor of ten around its default; a loss
+    beside that of the run, in every architecture whose loss the space leaves open. The others keep
     their defaults. `registries` must know them.
     """
     value, where = read_yaml(space.text, space.name)
@@ -137,17 +138,34 @@ def with_own(space: SearchSpace, own: Own, registries: Registries | None = None)
     for name, entry in own.architectures.items():
         if f"architectures.{name}" not in space.knobs:
             knobs = {**entry.static, **entry.numeric}
-            domains = {k: _legal_domain(knob) for k, knob in knobs.items()}
+            domains = {k: _legal_domain(knob) for k, knob in knobs.items() if k != "loss"}
             value["architectures"][name] = {k: d for k, d in domains.items() if d is not None}
             added = True
     for name, optimizer in own.optimizers.items():
         if f"optimizers.{name}" not in space.knobs:
             value["optimizers"][name] = {"lr": _around(optimizer.numeric["lr"])}
             added = True
+    registries = registries or default_registries(own)
+    unnamed = [n for n in own.losses if not _names_loss(value["architectures"].values(), n)]
+    for name, domains in value["architectures"].items() if unnamed else ():
+        if "loss" in registries.architectures[name].static and "loss" not in (domains or {}):
+            choice = {"loss": {"choice": ["auto", *unnamed]}}
+            value["architectures"][name] = {**(domains or {}), **choice}
+            added = True
     if not added:
         return space
     text = yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False)
-    return build_space(parse(value, where), where, registries or default_registries(own), text)
+    return build_space(parse(value, where), where, registries, text)
+
+
+def _names_loss(entries: Iterable[Any], name: str) -> bool:
+    """Whether an architecture of a space file names this loss, alone or as one of a choice."""
+    for domains in entries:
+        domain = (domains or {}).get("loss")
+        choices = domain.get("choice", ()) if isinstance(domain, Mapping) else (domain,)
+        if name in choices:
+            return True
+    return False
 
 
 def _around(knob: Knob) -> dict[str, Any] | float:

@@ -11,7 +11,7 @@ from adanet_py.architectures import ARCHITECTURES
 from adanet_py.errors import ConfigError, SpaceError
 from adanet_py.folder import Described, check_objects, describe_objects
 from adanet_py.own import Own, make_own
-from adanet_py.records import Candidate, Knob, Status
+from adanet_py.records import Candidate, DataSpec, Knob, Status
 from adanet_py.space import load_space, with_own
 from adanet_py.training.losses import LOSSES
 from adanet_py.training.optimizers import OPTIMIZERS
@@ -26,15 +26,19 @@ def test_own_objects_are_known_beside_the_built_in() -> None:
     assert not Own()
     assert OWN
     assert OWN.names() == {"architectures": ["net"], "optimizers": ["mine"], "losses": ["errors"]}
-    assert OWN.all_architectures() == {**ARCHITECTURES, "net": NET}
+    assert set(OWN.all_architectures()) == {*ARCHITECTURES, "net"}
+    assert OWN.all_architectures()["net"].build is NET.build
+    assert make_own([NET]).all_architectures() == {**ARCHITECTURES, "net": NET}
     assert OWN.all_optimizers() == {**OPTIMIZERS, "mine": MINE}
     assert OWN.all_losses() == {**LOSSES, "errors": LOSS}
 
 
 def test_a_model_needs_the_objects_it_computes_with() -> None:
-    assert OWN.needed_by(Candidate("net"))
-    assert OWN.needed_by(Candidate("mlp", {"loss": "errors"}))
-    assert not OWN.needed_by(Candidate("mlp", optimizer="mine"))
+    spec = DataSpec("regression", 1, 3)
+    assert OWN.needed_by(Candidate("net"), spec)
+    assert OWN.needed_by(Candidate("mlp", {"loss": "errors"}), spec)
+    assert OWN.needed_by(Candidate("mlp", {"loss": "auto"}), replace(spec, loss="errors"))
+    assert not OWN.needed_by(Candidate("mlp", optimizer="mine"), spec)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,12 @@ def test_a_model_needs_the_objects_it_computes_with() -> None:
         ({"optimizers": [MINE, MINE]}, "Two objects are called optimizer 'mine'"),
         ({"optimizers": [replace(MINE, numeric={})]}, "'lr'"),
         ({"architectures": [replace(NET, static={})]}, "batch_size"),
+        ({"losses": [replace(LOSS, name="auto")]}, "cannot be called 'auto'"),
+        ({"losses": [replace(LOSS, tasks="regression")]}, "tasks: expected a tuple"),
+        ({"losses": [replace(LOSS, tasks=())]}, "expected the tasks it is for"),
+        ({"losses": [replace(LOSS, knobs=("hubert",))]}, "huber_delta.*found .*hubert"),
+        ({"losses": [replace(LOSS, needs=("rows",))]}, "quantile.*found .*rows"),
+        ({"losses": [replace(LOSS, metric="rsme")]}, "Did you mean 'rmse'"),
     ],
 )
 def test_what_cannot_be_used_is_refused(given, words) -> None:

@@ -14,7 +14,6 @@ from adanet_py import plan
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.plan import Workload
 from adanet_py.records import Candidate, History, Result, Status
-from adanet_py.space import load_space
 from adanet_py.training.engines.program import build_module
 
 SIZES = [
@@ -193,14 +192,6 @@ def test_the_mean_number_of_living_members_agrees_with_the_rungs() -> None:
             alive, at = keep, rung
         total += alive * (group.steps - at)
         assert plan.average_members(members) == pytest.approx(total / group.steps, rel=0.05)
-
-
-def test_regression_searches_no_label_smoothing() -> None:
-    space = load_space("table")
-    names = {d.name for d in plan.for_task(space, "regression").decisions}
-    assert "general.label_smoothing" not in names
-    kept = {d.name for d in plan.for_task(space, "binary").decisions}
-    assert kept == {d.name for d in space.decisions}
 
 
 def test_the_best_is_usable_and_finite() -> None:

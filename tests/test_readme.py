@@ -22,6 +22,7 @@ from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS, PARETO_COLUMNS
 from adanet_py.listing import REGISTRIES
 from adanet_py.space import load_space
 from adanet_py.training.diagnostics import PROBLEMS
+from adanet_py.training.losses import LOSSES
 from adanet_py.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -198,6 +199,14 @@ def test_the_optimizers_are_those_of_the_program():
     assert len(described) == len(set(described))
     stacked = {name for name, optimizer in OPTIMIZERS.items() if not optimizer.engine}
     assert stacked <= set(described) <= set(OPTIMIZERS)
+
+
+def test_the_losses_are_those_of_the_program():
+    described = {
+        ticked(name)[0]: (tuple(tasks.split(", ")), (ticked(metric) or [None])[0])
+        for name, tasks, metric, _ in rows_after("## Losses")
+    }
+    assert described == {n: (loss.tasks, loss.metric) for n, loss in LOSSES.items()}
 
 
 def test_what_can_be_listed_is_named():

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from adanet_py.errors import SpaceError, check_known
 from adanet_py.records import DataSpec, Scalar
 from adanet_py.training.losses import classification, regression
 from adanet_py.training.losses.loss import Loss
 
-__all__ = ["AUTO", "KNOBS", "LOSSES", "Loss", "choose_loss", "default_loss", "loss_name"]
+__all__ = ["AUTO", "KNOBS", "LOSSES", "Loss", "choose_loss", "default_loss", "loss_name", "why_not"]
 
 AUTO = "auto"  # the loss of the run, else of the task
 
@@ -39,14 +41,24 @@ def choose_loss(
 ) -> Loss:
     """The loss of a candidate with these static values, for the data of `spec`.
 
-    Raises SpaceError for an unknown name, or a loss of another task.
+    Raises SpaceError for an unknown name, or a loss that does not suit the data.
     """
     name = loss_name(static, spec)
     check_known("loss", name, losses, SpaceError)
-    if spec.task not in losses[name].tasks:
-        fitting = ", ".join(n for n, loss in losses.items() if spec.task in loss.tasks)
-        raise SpaceError(
-            f"Loss {name!r}: it is for {' and '.join(losses[name].tasks)} tasks, but this task is "
-            f"{spec.task}. Losses for it: {fitting}."
-        )
+    why = why_not(losses[name], spec)
+    if why is not None:
+        fitting = ", ".join(n for n, loss in losses.items() if why_not(loss, spec) is None)
+        raise SpaceError(f"Loss {name!r}: {why}. Losses for these data: {fitting or 'none'}.")
     return losses[name].of(spec)
+
+
+def why_not(loss: Loss, spec: DataSpec) -> str | None:
+    """Why the loss does not suit the data of `spec`, or None."""
+    if spec.task not in loss.tasks:
+        return f"it is for {' and '.join(loss.tasks)} tasks, but this task is {spec.task}"
+    low = spec.target_low
+    if loss.domain is not None and low is not None and not loss.domain.holds(np.asarray(low)):
+        return f"it needs a target of {loss.domain}, but the least here is {low:g}"
+    if spec.exposure and not loss.log_link:
+        return "rows have an exposure, which needs a loss with a log link"
+    return None
