@@ -82,8 +82,8 @@ def run(*arguments):
 
 def test_every_option_of_search_reaches_the_search(fake):
     done = run(
-        "search", "t.csv", "--target", "y", "--task", "binary", "--metric", "roc_auc", "--time",
-        "10m", "--candidates", 5, "--space", "tiny", "--controller", "tpe", "--folds", 4,
+        "search", "t.csv", "--target", "y", "--task", "binary", "--metric", "roc_auc", "--loss",
+        "quantile", "--quantile", 0.9, "--time", "10m", "--candidates", 5, "--space", "tiny", "--controller", "tpe", "--folds", 4,
         "--split", "part", "--group", "g", "--time-column", "when", "--weight", "w",
         "--class-weight", "balanced", "--drop", "a", "--drop", "b", "--out", "here", "--seed", 7,
         "--device", "cpu", "--workers", 1, "--strict", "--quiet",
@@ -92,6 +92,7 @@ def test_every_option_of_search_reaches_the_search(fake):
     assert fake.data == "t.csv"
     assert fake.config.to_json() == {
         "data": "t.csv", "target": "y", "task": "binary", "metric": "roc_auc", "time": 600.0,
+        "loss": "quantile", "quantile": 0.9,
         "candidates": 5, "space": "tiny", "controller": "tpe", "folds": 4, "split": "part",
         "group": "g", "time_column": "when", "weight": "w", "class_weight": "balanced",
         "drop": ["a", "b"], "out": "here", "seed": 7, "device": "cpu", "workers": 1,
