@@ -36,6 +36,11 @@ SHARED_STATIC: Mapping[str, Knob] = {
     "category_width": Knob(8, 1, 128, doc="features an embedded category column becomes"),
     "init": Knob("default", choices=tuple(INITS), doc="initial weights of the linear layers"),
     "zero_last": Knob(False, choices=(False, True), doc="the output layer starts at zero"),
+    "precision": Knob(
+        "float32",
+        choices=("float32", "bfloat16"),
+        doc="of matrix products in training; weights, optimizer, loss and evaluation are float32",
+    ),
 }
 SHARED_NUMERIC: Mapping[str, Knob] = {
     "dropout": Knob(0.0, 0.0, 0.95, doc="share of hidden units set to zero"),

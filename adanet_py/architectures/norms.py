@@ -1,4 +1,4 @@
-"""Norms by name; see `names.NORMS`."""
+"""Norms by name; see `names.NORMS`. They compute in the precision of their own weights."""
 
 # ruff: noqa: D102 - what `forward` computes stands in the docstring of its layer
 
@@ -22,7 +22,20 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.scale.dtype)
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.scale
+
+
+class LayerNorm(nn.Module):
+    """As `nn.LayerNorm` (Ba et al. 2016, arXiv 1607.06450)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.to(self.weight.dtype), x.shape[-1:], self.weight, self.bias)
 
 
 class GroupNorm(nn.Module):
@@ -44,7 +57,7 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unflatten(-1, (self.groups, -1))
+        x = x.to(self.weight.dtype).unflatten(-1, (self.groups, -1))
         return F.layer_norm(x, x.shape[-1:]).flatten(-2) * self.weight + self.bias
 
 
@@ -71,7 +84,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, var = self.running_mean, self.running_var
+        x, mean, var = x.to(self.weight.dtype), self.running_mean, self.running_var
         if self.training and x.shape[0] == 1:
             return self._one_row(x, mean, var)
         return F.batch_norm(x, mean, var, self.weight, self.bias, training=self.training)
@@ -90,7 +103,7 @@ class BatchNorm(nn.Module):
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda _: nn.Identity(),
     "batch": BatchNorm,
-    "layer": nn.LayerNorm,
+    "layer": LayerNorm,
     "rms": RMSNorm,
     "group": GroupNorm,
 }

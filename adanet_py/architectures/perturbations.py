@@ -164,7 +164,7 @@ class Mixup(Perturbation):
     def forward(self, x: Tensor) -> Tensor:
         if not self.acts:
             return x
-        return x.roll(1, 0).lerp(x, self.step_share)
+        return x.roll(1, 0).lerp(x, self.step_share.to(x.dtype))
 
 
 class Cutmix(Perturbation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -106,6 +107,23 @@ class Program:
         return build_module(self.architecture, candidate, self.spec, seed).to(
             self.device, self.dtype
         )
+
+    def precision(self) -> AbstractContextManager[object]:
+        """The context of forward passes in training: autocast where `precision` is bfloat16.
+
+        Matrix products, and what comes after them until a layer asks for more, are then bfloat16,
+        forward and backward (Kalamkar et al. 2019, arXiv 1905.12322). Weights, their gradients,
+        optimizer, running statistics and loss stay float32, and so does every evaluation: what is
+        scored is what the saved model computes.
+
+        Measured by scripts/bench_precision.py (results/precision.md): on a server CPU with bfloat16
+        instructions (AVX-512, no AMX) a step takes 1.5 to 1.9 times as long as in float32, at every
+        size, so no search space that comes with the package offers it. Not measured on a GPU.
+        """
+        if self.candidates[0].static.get("precision", "float32") == "float32":
+            return nullcontext()
+        # Casts of stacked weights must not be kept: they end with the call that vectorises.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def used(self, candidates: Sequence[Candidate] | None = None) -> frozenset[str]:
         """The knobs that any of the candidates (default: all) has above zero."""
@@ -228,7 +246,8 @@ def row_bytes(program: Program, module: nn.Module) -> int:
         kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, program.precision():
         module(program.data.numeric[:count], program.data.category[:count])
     for parameter in module.parameters():
         kept.pop(parameter.data_ptr(), None)

@@ -121,7 +121,9 @@ class SeparateEngine:
             n: torch.tensor([[v]], device=rows.device, dtype=self.program.dtype)
             for n, v in self.hp[m].items()
         }
-        outputs = as_members(module(data.numeric[rows], data.category[rows]), 1).unsqueeze(0)
+        with self.program.precision():
+            outputs = module(data.numeric[rows], data.category[rows])
+        outputs = as_members(outputs, 1).unsqueeze(0).to(self.program.dtype)
         weight = None if data.weight is None else data.weight[rows].unsqueeze(0)
         target = data.target[rows].unsqueeze(0)
         loss = self.program.row_losses(outputs, target, weight, hp, own).mean() * share

@@ -225,7 +225,9 @@ class StackedEngine:
         The first piece overwrites what is in place.
         """
         numeric, category, target, weight = self._batch(block, rows[:, piece])
-        outputs = self._call(self._train, block.leaves, block.buffers, numeric, category)
+        with self.program.precision():
+            outputs = self._call(self._train, block.leaves, block.buffers, numeric, category)
+        outputs = outputs.to(self.program.dtype)
         losses = self.program.row_losses(outputs, target, weight, block.hp, block.own)
         loss = losses.mean(-1)
         if len(self._pieces) > 1:
