@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.records import Candidate, DataSpec, Knob, Scalar
 from adanet_py.training.engines.program import build_module, noisy_layers
 from adanet_py.training.engines.stacked import StackedEngine
+from adanet_py.training.losses import LOSSES
 
 ROWS = 16
 CHOICES = [
@@ -110,7 +112,10 @@ def test_one_row_of_outputs_per_row(architecture: Architecture, task: str) -> No
 @pytest.mark.parametrize(("name", "knob", "choice"), CHOICES)
 def test_every_static_choice_builds_and_trains(name: str, knob: str, choice: Scalar) -> None:
     architecture = ARCHITECTURES[name]
-    check_trains(architecture, small(architecture, **{knob: choice}), make_spec())
+    loss = LOSSES.get(str(choice)) if knob == "loss" else None
+    # The ratio makes every target of the table positive, which some losses ask for.
+    spec = replace(make_spec(loss.tasks[0] if loss else "binary"), target_ratio=(4.0,))
+    check_trains(architecture, small(architecture, **{knob: choice}), spec)
 
 
 @pytest.mark.parametrize("embedding", ["none", "piecewise_linear", "periodic"])
