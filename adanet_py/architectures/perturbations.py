@@ -150,8 +150,9 @@ class Mixup(Perturbation):
     """a x + (1 - a) partner(x): rows mixed with others (Zhang et al. 2017, arXiv 1710.09412).
 
     The partner of a row is the row before it in the batch (or micro-batch), which is a random one;
-    a row that is alone there is its own partner, and nothing changes. The member's a is drawn anew at every step from Beta(alpha, alpha), alpha the knob; the engine mixes the losses
-    against both targets in the same proportion. Shape: [B, ...] -> [B, ...].
+    a row that is alone there is its own partner, and nothing changes. The member's a is drawn anew
+    at every step from Beta(alpha, alpha), alpha the knob; the engine mixes the losses against both
+    targets in the same proportion. Shape: [B, ...] -> [B, ...].
     """
 
     knob = "mixup"
