@@ -25,8 +25,8 @@ NORM_RISE = 100.0
 # training: noise of batches stays far below, and so does overfitting of the training loss.
 LOSS_RISE = 3.0
 # ReLU networks that do well have a tenth to a third of units that are silent on a sample of the
-# rows; with half of them the network is at most half as wide as it says.
-DEAD = 0.5
+# rows. With two hidden layers one of which is all but dead it is just below a half.
+DEAD = 0.4
 # About 1e-3 per step is healthy. At 1e-5 a thousand steps move the weights by one per cent at
 # most; at 0.3 three of them can undo all that was learned.
 SMALL_STEP, LARGE_STEP = 1e-5, 0.3
@@ -181,11 +181,11 @@ PROBLEMS: dict[str, Callable[[Curve, Sequence[float]], str]] = {
 }
 
 # What is no news where another has been named: a diverged curve neither overfits nor rests, steps
-# are small because gradients vanished, and what overfits does not improve.
+# are small because gradients vanished, and who takes small steps or overfits does not improve.
 _HIDDEN_BY: dict[str, frozenset[str]] = {
     "small steps": frozenset({"vanishing gradients", "dead units"}),
     "overfitting": frozenset({"divergence"}),
-    "plateau": frozenset({"divergence", "overfitting"}),
+    "plateau": frozenset({"divergence", "small steps", "overfitting"}),
 }
 
 

@@ -27,6 +27,7 @@ from adanet_py.journal import write_atomic
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
 from adanet_py.training.engines import make_engine
 from adanet_py.training.engines.program import Program
+from adanet_py.training.probe import are_units_due
 from adanet_py.training.schedules import ROUNDING, feedback_factor
 from adanet_py.training.scoring import Scorer
 
@@ -142,20 +143,25 @@ def _evaluate(
     alive = engine.alive
     outputs = engine.predict(plan.valid).numpy()
     folds = engine.program.folds
-    losses = loss.reshape(folds, len(alive)).mean(0).tolist()
-    norms = norm.reshape(folds, len(alive)).mean(0).tolist()
+    before = tracks[alive[0]].curve[-1].step if tracks[alive[0]].curve else 0
+    measured = {"train_loss": loss, "grad_norm": norm}
+    measured |= engine.measure(units=are_units_due(before, step))
+    means = {
+        name: value.reshape(folds, len(alive)).mean(0).tolist() for name, value in measured.items()
+    }
     rates = engine.rates[min(step, plan.group.steps) - 1].reshape(-1)[: len(alive)].tolist()
     epochs = step / engine.program.order.steps_per_epoch
     for i, c in enumerate(alive):
         track = tracks[c]
         value, track.temperature = plan.scorer.track(outputs[i], track.temperature)
-        track.curve.append(Evaluation(step, epochs, rates[i], losses[i], value, norms[i]))
+        of_member = {name: mean[i] for name, mean in means.items()}
+        track.curve.append(Evaluation(step, epochs, rates[i], validation=value, **of_member))
         error = plan.scorer.error(value)
         track.stale += 1
         if plan.keep_last or error < track.best_error * (1.0 - ROUNDING):
             track.best_error, track.best_step, track.stale = error, step, 0
             track.weights, track.outputs = engine.snapshot(i), outputs[i].copy()
-        if not (math.isfinite(losses[i]) and math.isfinite(error)):
+        if not (math.isfinite(means["train_loss"][i]) and math.isfinite(error)):
             track.status = Status.DIVERGED
 
 

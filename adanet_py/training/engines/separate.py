@@ -29,6 +29,7 @@ from adanet_py.training.engines.program import (
     switch,
 )
 from adanet_py.training.optimizers.chained import ChainedOptimizer
+from adanet_py.training.probe import StepProbe, is_curved, probe_rows, watched
 
 
 class SeparateEngine:
@@ -48,6 +49,8 @@ class SeparateEngine:
         self._pieces = program.micro_batches(program.build(0))
         self.optimizers = [self._optimizer(m) for m in range(members)]
         self.rates = program.rates()
+        self._probe_rows = probe_rows(program.order.rows)
+        self._measured: dict[str, Tensor] = {}
         self._share = np.tile(
             averaging_weights(program.candidates, program.steps), (1, program.folds)
         )
@@ -86,21 +89,27 @@ class SeparateEngine:
         total = torch.zeros(k, dtype=self.program.dtype)
         norm = torch.zeros_like(total)
         order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
-        layers = [list(noisy_layers(m).values()) for m in self.modules]
-        places = noise_starts(start, stop, len(layers[0]), len(self._pieces)).tolist()
+        layers = len(noisy_layers(self.modules[0]))
+        places = noise_starts(start, stop, layers, len(self._pieces)).tolist()
         done = start
         for s, mix in enumerate(self.program.mixes(self.mixer, start, stop)):
-            for m in range(k):
-                rows = order[s, m // len(self.alive)]
-                own = self._mix(m, mix)
-                self.optimizers[m].zero_grad()
-                for piece, at in zip(self._pieces, places[s], strict=True):
-                    for layer, place in zip(layers[m], at, strict=True):
-                        layer.start = place
-                    total[m] += self._backward(m, rows, piece, own)
-                norm[m] = self._update(m, start + s)
             done = start + s + 1
-            if tick(done):
+            last = tick(done) or done == stop
+            measured = []
+            for m in range(k):
+                batch = (m, order[s, m // len(self.alive)], places[s], self._mix(m, mix))
+                total[m] += self._gradients(*batch)
+                if not last:
+                    norm[m] = self._update(m, start + s)
+                    continue
+                curved = is_curved(start, done)
+                probe = StepProbe(*self._rows(m), parts_of(self.modules[m]), curved)
+                norm[m] = self._update(m, start + s)
+                if curved:
+                    self._gradients_again(*batch)
+                measured.append(probe.after(*self._rows(m)))
+            if last:
+                self._measured = {n: torch.cat([e[n] for e in measured]) for n in measured[0]}
                 break
         return done, total / (done - start), norm
 
@@ -111,6 +120,35 @@ class SeparateEngine:
         for name, what in mixing_buffers(self.modules[m]).items():
             self.modules[m].get_buffer(name).copy_(mix[what][m])
         return mix["own"][m : m + 1]
+
+    def _gradients(
+        self, m: int, rows: Tensor, places: list[list[int]], own: Tensor | None
+    ) -> float:
+        """Put the gradient of a batch, rows [B], in place; its loss."""
+        self.optimizers[m].zero_grad()
+        loss = 0.0
+        for piece, at in zip(self._pieces, places, strict=True):
+            for layer, place in zip(noisy_layers(self.modules[m]).values(), at, strict=True):
+                layer.start = place
+            loss += self._backward(m, rows, piece, own)
+        return loss
+
+    def _gradients_again(
+        self, m: int, rows: Tensor, places: list[list[int]], own: Tensor | None
+    ) -> None:
+        """The same at the weights of now, leaving no trace in running statistics."""
+        kept = copy.deepcopy(self.modules[m].state_dict())
+        self._gradients(m, rows, places, own)
+        self.modules[m].load_state_dict(kept)
+
+    def _rows(self, m: int) -> tuple[Tensor, Tensor]:
+        """Weights and gradient of a member as rows [1, P] in the order of `parts_of`."""
+        named = dict(self.modules[m].named_parameters())
+        found = [named[part.name] for part in parts_of(self.modules[m])]
+        weights = torch.cat([p.detach().reshape(1, -1) for p in found], 1)
+        zero = weights.new_zeros(1)
+        gradients = [zero.expand(p.shape) if p.grad is None else p.grad for p in found]
+        return weights, torch.cat([g.reshape(1, -1) for g in gradients], 1)
 
     def _backward(self, m: int, rows: Tensor, piece: slice, own: Tensor | None) -> float:
         """Add the gradient of a piece of the batch `rows` [B]; its share of the loss."""
@@ -199,6 +237,19 @@ class SeparateEngine:
         pieces = chunks(torch.as_tensor(rows, device=self.program.device), 4096)
         outputs = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
         return self.program.scored(torch.cat(outputs)).cpu()
+
+    @torch.no_grad()
+    def measure(self, units: bool = True) -> dict[str, Tensor]:
+        """See `StackedEngine.measure`."""
+        if not units:
+            return self._measured
+        dead = []
+        for m in range(len(self.modules)):
+            rows = self._probe_rows[m // len(self.alive)]
+            data = self.program.data
+            with watched(self._scored(m).eval()) as module:
+                dead.append(module(data.numeric[rows], data.category[rows]))
+        return self._measured | {"dead_units": torch.stack(dead)}
 
     def select(self, keep: Sequence[int]) -> None:
         """See `StackedEngine.select`."""

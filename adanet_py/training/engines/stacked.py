@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
 
 from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.constraints import Constraints
+from adanet_py.training.engines.members import call_members
 from adanet_py.training.engines.program import (
     Program,
     State,
@@ -33,6 +33,7 @@ from adanet_py.training.engines.program import (
     switch,
 )
 from adanet_py.training.optimizers import Step
+from adanet_py.training.probe import StepProbe, is_curved, probe_rows, watched
 
 # Bytes of activations kept for the backward pass at once. More members than fit are trained in
 # blocks, one after the other within a step, which changes no result. On a CPU larger blocks gain
@@ -101,6 +102,9 @@ class StackedEngine:
         spare = program.build(0)
         self._row_bytes = row_bytes(program, spare)
         self._pieces = program.micro_batches(spare)
+        probes = torch.from_numpy(probe_rows(program.order.rows))
+        self._probe_rows = probes.to(program.device)  # [F, R]
+        self._measured: dict[str, Tensor] = {}
         self._bind()
 
     @property
@@ -111,6 +115,7 @@ class StackedEngine:
     def _bind(self) -> None:
         """Make leaves that share memory with `weights`, and gradient storage of the same layout."""
         k, c = self.weights.shape[0], max(1, len(self.alive))
+        self._fold = torch.arange(k, device=self.program.device) // c  # of each member
         self.gradient = torch.empty_like(self.weights)
         self.constraints = Constraints.make(self.parts, self.hp)
         bias_decay = self.hp["bias_decay"]
@@ -139,7 +144,7 @@ class StackedEngine:
                     list(self._views(members, self.gradient).values()),
                     {n: v[members] for n, v in buffers.items()},
                     {n: v[members] for n, v in self.hp.items()},
-                    torch.arange(k, device=self.program.device)[members] // c,
+                    self._fold[members],
                     self._mix["own"][members] if self._mix else None,
                 )
             )
@@ -159,8 +164,8 @@ class StackedEngine:
         """
         program = self.program
         order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
-        layers = list(noisy_layers(self._train).values())
-        places = noise_starts(start, stop, len(layers), len(self._pieces)).tolist()
+        layers = len(noisy_layers(self._train))
+        places = noise_starts(start, stop, layers, len(self._pieces)).tolist()
         counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
         total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
         norm = total
@@ -168,15 +173,14 @@ class StackedEngine:
         for s, mix in enumerate(program.mixes(self.mixer, start, stop)):
             for name, value in mix.items():
                 self._mix[name].copy_(value)
-            for block in self._blocks:
-                for j, piece in enumerate(self._pieces):
-                    for layer, place in zip(layers, places[s][j], strict=True):
-                        layer.start = place
-                    total[block.members] += self._backward(block, order[s], piece)
+            self._gradients(order[s], places[s], total)
             with torch.no_grad():
                 # Asked before the update, which overwrites the gradient.
                 done = start + s + 1
                 last = tick(done) or done == stop
+                curved = last and is_curved(start, done)
+                if last:
+                    probe = StepProbe(self.weights, self.gradient, self.parts, curved)
                 self.constraints.penalise(self.gradient, self.weights)
                 known = last or self.constraints.clips
                 if known:
@@ -184,8 +188,27 @@ class StackedEngine:
                 self.constraints.clip(self.gradient, self.weights, norm if known else None)
                 self._update(start + s, counts[s].reshape(1, 1))
             if last:
+                if curved:
+                    self._gradients_again(order[s], places[s])
+                self._measured = probe.after(self.weights, self.gradient)
                 break
         return done, total / (done - start), norm
+
+    def _gradients(self, rows: Tensor, places: list[list[int]], total: Tensor) -> None:
+        """Put the gradient of a batch, rows [F, B], in place; add its loss to `total` [K]."""
+        layers = list(noisy_layers(self._train).values())
+        for block in self._blocks:
+            for piece, at in zip(self._pieces, places, strict=True):
+                for layer, place in zip(layers, at, strict=True):
+                    layer.start = place
+                total[block.members] += self._backward(block, rows, piece)
+
+    def _gradients_again(self, rows: Tensor, places: list[list[int]]) -> None:
+        """The same at the weights of now, leaving no trace in running statistics."""
+        kept = {n: v.clone() for n, v in self.buffers.items()}
+        self._gradients(rows, places, torch.zeros_like(self.weights[:, 0]))
+        for n, v in kept.items():
+            self.buffers[n].copy_(v)
 
     def _update(self, at: int, t: Tensor) -> None:
         """Step `at` of all members from the gradient; t [1, 1] is its number from 1."""
@@ -225,8 +248,9 @@ class StackedEngine:
         The first piece overwrites what is in place.
         """
         numeric, category, target, weight = self._batch(block, rows[:, piece])
+        state = (block.leaves, block.buffers, self.constants)
         with self.program.precision():
-            outputs = self._call(self._train, block.leaves, block.buffers, numeric, category)
+            outputs = as_members(call_members(self._train, *state, numeric, category), 2)
         outputs = outputs.to(self.program.dtype)
         losses = self.program.row_losses(outputs, target, weight, block.hp, block.own)
         loss = losses.mean(-1)
@@ -250,31 +274,6 @@ class StackedEngine:
             target = target.unsqueeze(0)
             weight = None if weight is None else weight.unsqueeze(0)
         return data.numeric[picked], data.category[picked], target, weight
-
-    def _call(
-        self,
-        module: torch.nn.Module,
-        leaves: State,
-        buffers: State,
-        numeric: Tensor,
-        category: Tensor,
-    ) -> Tensor:
-        """Outputs [K, B, M, C] of all members; inputs [B, ...] shared or [K, B, ...]."""
-        shared = numeric.dim() == 2
-        if next(iter(leaves.values())).shape[0] == 1:
-            # One member: the plain module is faster than a vectorised one and gives the same.
-            own = {n: v[0] for n, v in buffers.items()}
-            single = ({n: v[0] for n, v in leaves.items()}, own | self.constants)
-            inputs = (numeric, category) if shared else (numeric[0], category[0])
-            return as_members(functional_call(module, single, inputs), 1).unsqueeze(0)
-
-        def one(leaves: State, buffers: State, numeric: Tensor, category: Tensor) -> Tensor:
-            both = dict(buffers) | self.constants
-            return functional_call(module, (dict(leaves), both), (numeric, category))
-
-        axis = None if shared else 0
-        outputs = vmap(one, in_dims=(0, 0, axis, axis))(leaves, buffers, numeric, category)
-        return as_members(outputs, 2)
 
     @torch.no_grad()
     def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
@@ -304,12 +303,34 @@ class StackedEngine:
         size = max(64, ACTIVATION_BYTES["cpu"] // (count * self._row_bytes))
         at = 0
         for piece in chunks(torch.as_tensor(rows, device=self.program.device), size):
-            outputs = self._call(
-                self._eval, leaves, buffers, data.numeric[piece], data.category[piece]
-            )
+            numeric, category = data.numeric[piece], data.category[piece]
+            state = (leaves, buffers, self.constants)
+            outputs = as_members(call_members(self._eval, *state, numeric, category), 2)
             out[:, at : at + len(piece)] = self.program.scored(outputs)
             at += len(piece)
         return out
+
+    @torch.no_grad()
+    def measure(self, units: bool = True) -> dict[str, Tensor]:
+        """What `probe.py` measures of the last step and, if asked, of the units, by name [K].
+
+        Only right after `advance`.
+        """
+        if not units:
+            return self._measured
+        weights, buffers = self._evaluated()
+        data, rows, dead = self.program.data, self._probe_rows, []
+        size = max(1, ACTIVATION_BYTES["cpu"] // (self._row_bytes * rows.shape[1]))
+        with watched(self._eval) as module:
+            for start in range(0, len(weights), size):
+                members = slice(start, start + size)
+                own = {n: v[members] for n, v in buffers.items()}
+                state = (self._views(members, weights), own, self.constants)
+                # With one fold the members share the rows, as in `_batch`.
+                picked = rows[0] if len(rows) == 1 else rows[self._fold[members]]
+                numeric, category = data.numeric[picked], data.category[picked]
+                dead.append(call_members(module, *state, numeric, category))
+        return self._measured | {"dead_units": torch.cat(dead)}
 
     def select(self, keep: Sequence[int]) -> None:
         """Keep the candidates at these positions; every tensor shrinks by one index."""
