@@ -3,7 +3,8 @@
     python scripts/textbook.py
 
 prints a table of what is reached beside what is known, in under a minute. Each example trains on
-arrays as they are (`adanet_py.train_arrays`), in float64 and by full batches.
+arrays as they are (`adanet_py.train_arrays`), the first three in float64 and by
+full batches.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from adanet_py import Candidate, train_arrays
 from adanet_py.console import print_table
 from adanet_py.training.arrays import Trained
+from adanet_py.training.diagnostics import diagnose
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,46 @@ def logistic() -> Example:
     )
 
 
-EXAMPLES = {"line": line, "two_columns": two_columns, "logistic": logistic}
+def deep(norm: str) -> Trained:
+    """Ten sigmoid layers of 32 units, on the breast cancer data."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x = (x - x.mean(0)) / x.std(0)
+    static = {"depth": 10, "width": 32, "activation": "sigmoid", "norm": norm, "batch_size": 128}
+    candidate = Candidate("mlp", static, "momentum", "constant", {"lr": 0.05, "weight_decay": 0.0})
+    [trained] = train_arrays([candidate], x, y, task="binary", steps=400)
+    return trained
+
+
+def problems(trained: Trained) -> set[str]:
+    """What is named as wrong with a training."""
+    return {p.name for p in diagnose(trained.curve, greater_is_better=False)}
+
+
+def vanishing() -> Example:
+    """Ten sigmoid layers: the gradient vanishes on its way back, and batch norm cures it.
+
+    A sigmoid's slope is at most 1/4, so that ten of them divide a gradient by a million.
+    """
+    plain, cured = deep("none"), deep("batch")
+    ratios = [t.curve[-1].depth_ratio for t in (plain, cured)]
+    losses = [t.curve[-1].train_loss for t in (plain, cured)]
+    named = ["vanishing gradients" in problems(t) for t in (plain, cured)]
+    return Example(
+        "ten sigmoid layers",
+        f"gradient ratio {ratios[0]:.0e}, loss {losses[0]:.2f}; with batch norm "
+        f"{ratios[1]:.0e}, {losses[1]:.2f}",
+        "vanishes, and is cured",
+        cured,
+        named == [True, False] and losses[1] < losses[0] / 2,
+    )
+
+
+EXAMPLES = {
+    "line": line,
+    "two_columns": two_columns,
+    "logistic": logistic,
+    "vanishing": vanishing,
+}
 
 
 def main() -> None:
