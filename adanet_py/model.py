@@ -198,7 +198,7 @@ class Model:
         """Modules of every fold and the scaling, for every network member."""
         import torch
 
-        from adanet_py.training.engines.program import build_module
+        from adanet_py.training.engines.program import build_module, load_weights
 
         known = self.own.all_architectures()
         out: list[tuple[list[Any], str]] = []
@@ -216,7 +216,7 @@ class Model:
                     if n.startswith(prefix)
                 }
                 try:
-                    module.load_state_dict(state)
+                    load_weights(module, state)
                 except RuntimeError:
                     raise RunError(
                         f"The model file does not hold the weights of the {name} network it names. "

@@ -6,10 +6,11 @@
 Takes the optimizers, their ranges of learning rates and the architecture from the search space
 `optimizers`. On each table every optimizer gets the same number of learning rates, spread evenly
 (in the logarithm) over its own range, each trained with the same seeds, batches and cosine schedule
-(none for the schedule-free and the second-order ones) for the same number of passes over the data: a second-order step is charged the gradients it takes. The
-learning rate is chosen by the mean of validation over the seeds; the test rows (the outer 25 %)
-are scored with the seeds of that learning rate and choose nothing. All settings of an optimizer
-are one fused group. Writes results/optimizers.csv (every training), .md (the table) and .png.
+(none for the schedule-free and the second-order ones) for the same number of passes over the data:
+a second-order step is charged the gradients it takes, and sees all rows. The learning rate is
+chosen by the mean of validation over the seeds; the test rows (the outer 25 %) are scored with the
+seeds of that learning rate and choose nothing. All settings of an optimizer are one fused group.
+Writes results/optimizers.csv (every training), .md (the table) and .png.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def run(*arguments):
 def test_every_option_of_search_reaches_the_search(fake):
     done = run(
         "search", "t.csv", "--target", "y", "--task", "binary", "--metric", "roc_auc", "--loss",
-        "quantile", "--quantile", 0.9, "--time", "10m", "--candidates", 5, "--space", "tiny", "--controller", "tpe", "--folds", 4,
+        "quantile", "--quantile", 0.9, "--time", "10m", "--candidates", 5, "--space", "tiny",
+        "--controller", "tpe", "--folds", 4,
         "--split", "part", "--group", "g", "--time-column", "when", "--weight", "w",
         "--class-weight", "balanced", "--drop", "a", "--drop", "b", "--out", "here", "--seed", 7,
         "--device", "cpu", "--workers", 1, "--strict", "--quiet",

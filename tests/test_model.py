@@ -288,6 +288,17 @@ def test_before_there_is_a_network_the_linear_baseline_is_the_model(tmp_path, mo
     np.testing.assert_array_equal(there, values)
 
 
+def test_a_file_older_than_a_knob_predicts_the_same(model, tmp_path):
+    member = model.members[0]
+    older = {n: v for n, v in member.arrays.items() if "knob_" not in n}
+    assert len(older) < len(member.arrays)
+    old = replace(model, members=(replace(member, arrays=older), *model.members[1:]))
+    old.save(tmp_path / "old.adanet")
+    frame = table(rows=20)
+    wanted = model.predict_proba(frame)
+    np.testing.assert_array_equal(load(tmp_path / "old.adanet").predict_proba(frame), wanted)
+
+
 def test_a_mixture_weighs_its_members(model):
     frame = table(rows=20)
     member = model.members[0]

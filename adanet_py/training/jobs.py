@@ -36,6 +36,7 @@ from adanet_py.training.engines.program import (
     Tensors,
     as_members,
     build_module,
+    load_weights,
 )
 from adanet_py.training.groups import Emit, Plan, Track, train
 from adanet_py.training.scoring import Scorer
@@ -320,7 +321,7 @@ def load_members(track: Track, program: Program) -> list[torch.nn.Module]:
         state = {
             n.removeprefix(prefix): v for n, v in track.weights.items() if n.startswith(prefix)
         }
-        module.load_state_dict(state)
+        load_weights(module, state)
         modules.append(module)
     return modules
 

@@ -231,6 +231,16 @@ def build_module(
     return module
 
 
+def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put saved weights and buffers into a module of `build_module`.
+
+    Knobs that are younger than the file keep the value the candidate has. Raises RuntimeError for
+    anything else that is missing, left over or of another shape.
+    """
+    knobs = {n: v for n, v in module.named_buffers() if n.rsplit(".", 1)[-1].startswith("knob_")}
+    module.load_state_dict(knobs | dict(state))
+
+
 def row_bytes(program: Program, module: nn.Module) -> int:
     """Bytes one member keeps per row for its backward pass."""
     module.train()
