@@ -13,9 +13,11 @@ from adanet_py.baselines import Baseline, run_baselines
 from adanet_py.folder import candidate_file
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import get_metric, score
+from adanet_py.outputs import in_own_unit
 from adanet_py.prepare import Prepared
 from adanet_py.records import Candidate, Result, Status
 from adanet_py.reward import with_reward
+from adanet_py.tasks import is_regression
 
 COUNT = 3
 NO_LIMIT = 1e9  # seconds
@@ -106,7 +108,7 @@ def _score(predictions: np.ndarray, prepared: Prepared, rows: np.ndarray) -> flo
     """The metric of probabilities or values on `rows`."""
     source, target = prepared.source, prepared.target
     y = np.asarray(source.y[rows])
-    if prepared.task == "regression":
-        y = y.astype(np.float64) * target.scale + target.mean
+    if is_regression(prepared.task):
+        y = in_own_unit(y, target.mean, target.scale)
     weight = None if source.weight is None else np.asarray(source.weight[rows])
     return score(get_metric(prepared.metric), y, predictions, weight)

@@ -9,23 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanet_py.calibration import probabilities, two_sided
+from adanet_py.calibration import two_sided
 from adanet_py.metrics import get_metric, weighted_quantile
+from adanet_py.outputs import predictions
+from adanet_py.tasks import has_several_targets, is_regression, part_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from adanet_py.data.splits import Split
     from adanet_py.data.target import Target
+    from adanet_py.data.targets import AnyTarget
 
 Features = Mapping[str, np.ndarray]
 
 LINEAR_ROWS = 20_000  # more rows than this are sampled: the linear model must be there in seconds
+LABEL_ROWS = 2_000  # for each of many labels at least
 BOOSTING_CELLS = 8_000_000  # rows times columns; scikit-learn holds them as float64
 BOOSTING_ITERATIONS = 100
 LOGISTIC_STEPS = 100
@@ -39,7 +43,8 @@ class Baseline:
 
     `predictions_valid` has the rows of all validation parts, one after the other, as in
     ``np.concatenate(split.valid)``; `predictions_audit` those of the audit part, averaged over
-    folds. Both are probabilities [N, C], or numbers [N] in the target's own unit. `member` is what
+    folds. Both are probabilities [N, C], or numbers [N] in the target's own unit; with several
+    targets [N, T] (see outputs.py), from a model of each. `member` is what
     `predict_member` needs, plain arrays that can be saved without pickle, or None. `parameters`
     counts one fold's model: non-zero coefficients, or leaves.
     """
@@ -60,7 +65,7 @@ def run_baselines(
     split: Split,
     task: str,
     metric: str,
-    target: Target,
+    target: AnyTarget,
     *,
     seconds: float,
     seed: int = 0,
@@ -69,12 +74,13 @@ def run_baselines(
     """Yield "constant", "linear" and "hist_gradient_boosting", each as soon as it is there.
 
     `features`: "quantile" float [N, n_numeric] and "category" int [N, n_category]; `y` [N] class
-    codes, or numbers standardised by `target`; `weight` [N] or None. With several folds there is
+    codes, or numbers standardised by `target`, with several targets [N, T]; `weight` [N] or None.
+    With several folds there is
     one model per fold. `seconds` bounds the boosting: it ends with fewer trees or rows, and its
     message says so.
     """
     end = time.monotonic() + seconds
-    n_outputs = 1 if task == "regression" else len(target.classes)
+    n_outputs = y.shape[1] if has_several_targets(task) else max(1, len(target.classes))
     codes = features["category"]
     sizes = [int(codes[:, j].max(initial=0)) + 1 for j in range(codes.shape[1])]
     offsets = np.cumsum([0, *sizes])
@@ -97,10 +103,21 @@ class _Problem:
     weight: np.ndarray | None
     task: str
     metric: str
-    target: Target
+    target: AnyTarget
     n_outputs: int
     seed: int
     offsets: np.ndarray  # first one-hot column of each category column, and their number
+
+    def each(self) -> list[_Problem]:
+        """A problem of its own for every target."""
+        if not has_several_targets(self.task):
+            return [self]
+        task = part_of(self.task)
+        columns: tuple[Target, ...] = self.target.columns  # type: ignore[union-attr]
+        return [
+            replace(self, y=self.y[:, t], task=task, target=one, n_outputs=max(1, len(one.classes)))
+            for t, one in enumerate(columns)
+        ]
 
     def take(self, rows: np.ndarray) -> Features:
         return {name: np.asarray(self.features[name][rows]) for name in (_SCALING, "category")}
@@ -111,7 +128,10 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """One fold's linear model: [n_numeric, C], [n_one_hot, C], [C]; C = 1 for regression."""
+    """One fold's linear model: [n_numeric, C], [n_one_hot, C], [C]; C = 1 for regression.
+
+    With several targets a column for each: of labels the logit of the second.
+    """
 
     numeric: np.ndarray
     category: np.ndarray
@@ -128,7 +148,24 @@ class _Fitted:
 # ---------------------------------------------------------------- constant and linear
 
 
+def _beside(parts: list[_Fitted]) -> _Fitted:
+    """One model of several targets from one of each."""
+
+    def column(array: np.ndarray) -> np.ndarray:
+        return array if array.shape[-1] == 1 else array[..., 1:] - array[..., :1]
+
+    return _Fitted(
+        np.hstack([column(p.numeric) for p in parts]),
+        np.hstack([column(p.category) for p in parts]),
+        np.hstack([column(p.intercept) for p in parts]),
+        sum(p.seconds for p in parts),
+        "; ".join(dict.fromkeys(p.message for p in parts if p.message)),
+    )
+
+
 def _constant(problem: _Problem, rows: np.ndarray) -> _Fitted:
+    if has_several_targets(problem.task):
+        return _beside([_constant(each, rows) for each in problem.each()])
     start = time.monotonic()
     y, w = problem.y[rows], problem.weights(rows)
     if problem.task == "regression":
@@ -149,21 +186,27 @@ def _constant(problem: _Problem, rows: np.ndarray) -> _Fitted:
     )
 
 
-def _linear(problem: _Problem, rows: np.ndarray) -> _Fitted:
-    """Ridge or multinomial logistic regression on scaled numbers and one-hot categories."""
+def _linear(problem: _Problem, rows: np.ndarray, limit: int | None = None) -> _Fitted:
+    """Ridge or multinomial logistic regression on scaled numbers and one-hot categories.
+
+    A logistic regression for each of several labels; ridge takes several numbers at once.
+    """
     from sklearn.linear_model import Ridge
 
+    if problem.task == "multilabel":
+        each = max(LABEL_ROWS, LINEAR_ROWS // problem.n_outputs)
+        return _beside([_linear(part, rows, each) for part in problem.each()])
     start = time.monotonic()
-    used, notes = _sample(problem, rows, LINEAR_ROWS), []
+    used, notes = _sample(problem, rows, LINEAR_ROWS if limit is None else limit), []
     if len(used) < len(rows):
         notes.append(f"fitted on {len(used):,} of {len(rows):,} training rows")
     y, w = problem.y[used], problem.weights(used)
     x = _design(problem.take(used), problem.offsets)
     n_numeric = problem.features[_SCALING].shape[1]
-    if problem.task == "regression":
+    if is_regression(problem.task):
         ridge = Ridge(alpha=1.0, tol=1e-4).fit(x, y, w)
         scale, mean = problem.target.scale, problem.target.mean
-        coef = ridge.coef_.reshape(-1, 1) * scale
+        coef = np.atleast_2d(ridge.coef_).T * scale
         intercept = np.array([mean + scale * ridge.intercept_]).ravel()
     else:
         seen = np.unique(y)
@@ -228,7 +271,7 @@ def _sample(problem: _Problem, rows: np.ndarray, limit: int) -> np.ndarray:
         return rows
     rng = np.random.default_rng(problem.seed)
     used = rng.choice(rows, limit, replace=False)
-    if problem.task != "regression":
+    if not is_regression(problem.task):
         _, first = np.unique(problem.y[rows], return_index=True)
         used = np.union1d(used, rows[first])
     return np.sort(used)
@@ -256,13 +299,14 @@ def _from_members(name: str, fitted: list[_Fitted], problem: _Problem, split: Sp
     start = time.monotonic()
     members = [_member([f], problem) for f in fitted]
     valid = [
-        predict_member(m, problem.take(rows)) for m, rows in zip(members, split.valid, strict=True)
+        predict_member(m, problem.take(rows), problem.task)
+        for m, rows in zip(members, split.valid, strict=True)
     ]
     whole = _member(fitted, problem)
     return Baseline(
         name=name,
         predictions_valid=np.concatenate(valid),
-        predictions_audit=predict_member(whole, problem.take(split.audit)),
+        predictions_audit=predict_member(whole, problem.take(split.audit), problem.task),
         parameters=max(f.parameters for f in fitted),
         seconds=sum(f.seconds for f in fitted) + time.monotonic() - start,
         member=whole,
@@ -279,23 +323,23 @@ def _member(fitted: list[_Fitted], problem: _Problem) -> dict[str, np.ndarray]:
     }
 
 
-def predict_member(member: Mapping[str, np.ndarray], features: Features) -> np.ndarray:
+def predict_member(member: Mapping[str, np.ndarray], features: Features, task: str) -> np.ndarray:
     """Predict with the `member` of a Baseline: probabilities [N, C], or numbers [N].
 
-    `features` as in `run_baselines`, any rows. The folds' models (axis 0 of the member's arrays)
-    are averaged. A category code the model never saw counts as missing (code 0).
+    With several targets [N, T], see outputs.py. `features` as in `run_baselines`, any rows. The
+    folds' models (axis 0 of the member's arrays) are averaged. A category code the model never saw
+    counts as missing (code 0).
     """
     numeric, codes = np.asarray(features[_SCALING], np.float64), features["category"]
     offsets = member["offsets"]
     known = codes < np.diff(offsets)
     columns = np.where(known, codes, 0) + offsets[:-1]
-    n_outputs = member["intercept"].shape[1]
     total: Any = 0.0
     for k in range(len(member["intercept"])):
         z = numeric @ member["numeric"][k] + member["intercept"][k]
         for j in range(columns.shape[1]):
             z += member["category"][k][columns[:, j]]
-        total = total + (z[:, 0] if n_outputs == 1 else probabilities(z))
+        total = total + predictions(task, z)
     return np.asarray(total / len(member["intercept"]))
 
 
@@ -312,15 +356,22 @@ def _boosting(problem: _Problem, split: Split, end: float) -> Baseline:
     audit = problem.take(split.audit)
     valid_parts, audit_parts, trees, leaves = [], [], [], []
     notes: list[str] = []
-    for k, (train, valid) in enumerate(zip(split.train, split.valid, strict=True)):
-        left = (end - time.monotonic()) / (len(split.train) - k)
-        model, used = _boost(problem, train, left)
-        valid_parts.append(_boosted(problem, model, problem.take(valid)))
-        audit_parts.append(_boosted(problem, model, audit))
-        trees.append(int(model.n_iter_))
-        leaves.append(sum(t.get_n_leaf_nodes() for step in model._predictors for t in step))
-        if used < len(train) and not notes:
-            notes.append(f"fitted on {used:,} of {len(train):,} training rows")
+    parts = problem.each()
+    to_fit = len(split.train) * len(parts)
+    for train, valid in zip(split.train, split.valid, strict=True):
+        models = []
+        for part in parts:
+            model, used = _boost(part, train, (end - time.monotonic()) / to_fit)
+            to_fit -= 1
+            models.append(model)
+            trees.append(int(model.n_iter_))
+            if used < len(train) and not notes:
+                notes.append(f"fitted on {used:,} of {len(train):,} training rows")
+        valid_parts.append(_boosted(problem, models, problem.take(valid)))
+        audit_parts.append(_boosted(problem, models, audit))
+        leaves.append(
+            sum(t.get_n_leaf_nodes() for m in models for step in m._predictors for t in step)
+        )
     if min(trees) < BOOSTING_ITERATIONS:
         notes.append(f"stopped by the time budget after {min(trees)} iterations")
     return Baseline(
@@ -389,7 +440,15 @@ def _columns(features: Features) -> np.ndarray:
     return np.hstack([features[_SCALING], features["category"].astype(np.float32)])
 
 
-def _boosted(problem: _Problem, model: Any, features: Features) -> np.ndarray:
+def _boosted(problem: _Problem, models: list[Any], features: Features) -> np.ndarray:
+    """Predictions of the model of each target."""
+    parts = [_boosted_one(p, m, features) for p, m in zip(problem.each(), models, strict=True)]
+    if not has_several_targets(problem.task):
+        return parts[0]
+    return np.stack([p if p.ndim == 1 else p[:, 1] for p in parts], axis=1)
+
+
+def _boosted_one(problem: _Problem, model: Any, features: Features) -> np.ndarray:
     n = len(features[_SCALING])
     if problem.task == "regression":
         value = model.predict(_columns(features)) if n else np.zeros(0)

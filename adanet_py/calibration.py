@@ -1,8 +1,10 @@
 """Temperature scaling of class probabilities (Guo et al. 2017), fitted on held-out rows.
 
 One number per model: probabilities are softmax(logits / temperature). It never changes which class
-is likeliest. A temperature fitted and scored on the same rows flatters itself, so scores use
-`cross_fitted`: each row's temperature comes from the other rows.
+is likeliest. Several labels share it: it mends the overconfidence of one network, which they have
+in common, and rare labels have too few rows to fit one each. A temperature fitted and scored on the
+same rows flatters itself, so scores use `cross_fitted`: each row's temperature comes from the other
+rows.
 """
 
 from __future__ import annotations
@@ -20,10 +22,15 @@ def fit_temperature(
     """The temperature in [e^-3, e^3] with the smallest log loss.
 
     `logits` [N, C], or [N, 1] for a binary task (the logit of class 1); `y` [N] class codes;
-    `weight` [N]. The loss is convex in 1/T, so Newton steps inside a shrinking bracket find its
+    `weight` [N]. With several labels `logits` and `y` are [N, T] and the loss is the mean of
+    theirs. The loss is convex in 1/T, so Newton steps inside a shrinking bracket find its
     only minimum; deterministic. Where the loss does not depend on T (no row, equal or non-finite
     logits) the answer is 1.
     """
+    if np.ndim(y) == 2:
+        labels = np.shape(y)[1]
+        logits, y = np.reshape(logits, (-1, 1)), np.reshape(y, -1)
+        weight = None if weight is None else np.repeat(weight, labels)
     z = two_sided(logits)
     if len(z) == 0 or not np.isfinite(z).all():
         return 1.0
@@ -103,6 +110,15 @@ def probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> 
     np.exp(z, out=z)
     z /= z.sum(axis=-1, keepdims=True)
     return z
+
+
+def label_probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
+    """sigmoid(logits / temperature), label by label: float64 [N, T] for logits [N, T].
+
+    `temperature` is a number or one per row [N].
+    """
+    t = np.asarray(temperature, dtype=np.float64)
+    return probabilities(np.asarray(logits)[..., None], t[..., None] if t.ndim else t)[..., 1]
 
 
 def two_sided(logits: np.ndarray) -> np.ndarray:

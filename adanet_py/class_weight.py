@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from adanet_py.errors import ConfigError, nearest
+from adanet_py.tasks import has_several_targets
 
 _EXPECTED = "--class-weight: expected balanced, none, or weights such as yes=3,no=1"
 
@@ -91,6 +92,11 @@ def check_class_weight(given: ClassWeight, task: str, classes: Sequence[Any]) ->
         )
     if isinstance(given, str):
         return
+    if has_several_targets(task):
+        raise ConfigError(
+            "--class-weight: expected balanced or none with several targets, found weights by "
+            "label. Rows can be given weights by --weight."
+        )
     from adanet_py.data.cells import key
 
     known = {key(label): label for label in classes}
@@ -112,14 +118,19 @@ def check_class_weight(given: ClassWeight, task: str, classes: Sequence[Any]) ->
 
 def class_weights(
     given: ClassWeight, classes: Sequence[Any], codes: np.ndarray, weight: np.ndarray | None = None
-) -> tuple[float, ...] | None:
+) -> tuple[Any, ...] | None:
     """The weight of each of `classes` [C], or None where all are 1.
+
+    With several targets, `classes` and `codes` [N, T] of each, one such tuple for each.
 
     `codes` [N] are those of the training rows, `weight` [N] their weights. A class that is not
     named has the weight 1, as has, when balanced, one without rows.
     """
     if given == "none":
         return None
+    if codes.ndim == 2:
+        columns = zip(classes, codes.T, strict=True)
+        return tuple(class_weights(given, own, column, weight) for own, column in columns)
     if isinstance(given, str):
         size = np.bincount(codes, weights=weight, minlength=len(classes)).astype(np.float64)
         even = size.sum() / len(classes)

@@ -15,6 +15,7 @@ import typer
 
 from adanet_py.console import duration, print_json, print_table, reporter, say
 from adanet_py.errors import AdanetError, ConfigError
+from adanet_py.tasks import has_several_targets, is_regression
 
 app = typer.Typer(
     name="adanet_py",
@@ -122,9 +123,15 @@ def search(
             help="CSV (also .gz), TSV, Parquet or Feather; without it, a set of scikit-learn's.",
         ),
     ] = None,
-    target: Annotated[str | None, typer.Option(metavar="COL", help="Column to predict.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COL", help="Column to predict; several: repeated, or COL,COL."),
+    ] = None,
     task: Annotated[
-        str, typer.Option(metavar="TASK", help="auto, binary, multiclass or regression.")
+        str,
+        typer.Option(
+            metavar="TASK", help="auto, binary, multiclass, multilabel, multioutput or regression."
+        ),
     ] = "auto",
     metric: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to search by; see: list metrics.")
@@ -189,8 +196,9 @@ def search(
     """Search networks for a table and save the best as a model."""
     from adanet_py.config import SearchConfig
 
+    targets = target[0] if target and len(target) == 1 else target
     config = SearchConfig(
-        data=data, target=target, task=task, metric=metric, loss=loss,
+        data=data, target=targets, task=task, metric=metric, loss=loss,
         quantile=quantile, time=time, candidates=candidates,
         space=space, controller=controller, folds=folds, split=split, group=group,
         time_column=time_column, weight=weight, class_weight=class_weight, drop=drop or (),
@@ -318,25 +326,33 @@ def predict(
         Path | None, typer.Option(metavar="FILE", help="CSV to write. [default: stdout]")
     ] = None,
     proba: Annotated[
-        bool, typer.Option("--proba", help="Add a column probability_<class> per class.")
+        bool,
+        typer.Option(
+            "--proba",
+            help="Add a column probability_<class> per class, or probability_<target> per label.",
+        ),
     ] = False,
 ) -> None:
     """Predict each row of a table, in order, as CSV."""
     from adanet_py.model import load
 
     loaded = load(model)
-    if proba and loaded.task == "regression":
+    if proba and is_regression(loaded.task):
         raise ConfigError("--proba: expected a classification model, found one for regression.")
     import pandas as pd
 
     from adanet_py.data.table import read_table
 
     features = read_table(data, require_target=False).frame
-    frame = pd.DataFrame({"prediction": loaded.predict(features)})
+    several = has_several_targets(loaded.task)
+    names = [f"_{name}" for name in loaded.target_name] if several else [""]
+    columns = [f"prediction{name}" for name in names]
+    frame = pd.DataFrame(loaded.predict(features), columns=columns)
     for note in loaded.preprocessor.doubts(features):
         say(f"note: {note}")
     if proba:
-        columns = [f"probability_{c}" for c in loaded.classes]
+        ends = names if several else [f"_{c}" for c in loaded.classes]
+        columns = [f"probability{end}" for end in ends]
         frame = frame.join(pd.DataFrame(loaded.predict_proba(features), columns=columns))
     if out is None:
         frame.to_csv(sys.stdout, index=False)
@@ -359,14 +375,28 @@ def evaluate(
     weight: Annotated[str | None, typer.Option(metavar="COL", help="Row weights.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model on a table with the target, by the usual metrics of its task."""
+    """Score a model on a table with the target, by the usual metrics of its task.
+
+    With several targets also each of them alone.
+    """
     from adanet_py.model import load
 
-    scores = load(model).evaluate(data, on_note=say, metric=metric, weight=weight)
+    loaded = load(model)
+    if not has_several_targets(loaded.task):
+        scores = loaded.evaluate(data, on_note=say, metric=metric, weight=weight)
+        if as_json:
+            print_json(scores)
+        else:
+            print_table(list(scores.items()), ("metric", "value"))
+        return
+    whole, each = loaded.evaluate_targets(data, on_note=say, metric=metric, weight=weight)
     if as_json:
-        print_json(scores)
-    else:
-        print_table(list(scores.items()), ("metric", "value"))
+        print_json({**whole, "targets": each})
+        return
+    parts = [whole, *each.values()]
+    metrics = dict.fromkeys(name for scores in parts for name in scores)
+    rows = [[name, *(scores.get(name) for scores in parts)] for name in metrics]
+    print_table(rows, ("metric", "all", *each))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -71,6 +71,18 @@ def _names(value: Any) -> Any:
     return () if value is None else tuple(value)
 
 
+def _targets(value: Any) -> Any:
+    """A name as it is; several as a tuple, one in a list as a name."""
+    if value is None or isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, Iterable):
+        return value
+    names = [_text(name) for name in value]
+    if not names:
+        raise PydanticCustomError("empty", "empty")
+    return names[0] if len(names) == 1 else tuple(names)
+
+
 def _metric(value: Any) -> Any:
     """Whether it suits the task is seen when the data are; an unknown name is seen now."""
     if isinstance(value, str):
@@ -107,8 +119,10 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: PathLike | None = None
-    target: Text | None = None
-    task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    target: Annotated[str | tuple[str, ...] | None, BeforeValidator(_targets)] = None
+    task: Literal["auto", "binary", "multiclass", "multilabel", "multioutput", "regression"] = (
+        "auto"
+    )
     metric: Annotated[str | None, BeforeValidator(_metric)] = None
     loss: Text = "auto"
     quantile: Annotated[float | None, BeforeValidator(_level)] = None

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_is_fitted,
@@ -86,13 +86,16 @@ class _AdaNet(BaseEstimator):
         from adanet_py.run import search
 
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        frame = frame.assign(**{_TARGET: y})
+        several = y.ndim == 2
+        names = [f"{_TARGET} {t}" for t in range(y.shape[1])] if several else [_TARGET]
+        targets = pd.DataFrame(y, columns=pd.Index(names, dtype=object), index=frame.index)
+        frame = pd.concat([frame, targets], axis=1)
         if sample_weight is not None:
             frame[_WEIGHT] = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
         named = self.space if isinstance(self.space, str | os.PathLike) else None
         with tempfile.TemporaryDirectory(prefix="adanet_py-") as temporary, _value_errors():
             config = SearchConfig(
-                target=_TARGET,
+                target=names,
                 task=task,
                 metric=self.metric,
                 loss=self.loss,
@@ -120,12 +123,20 @@ class _AdaNet(BaseEstimator):
             self.best_ = found.best
 
     def _fit_input(self, X: Any, y: Any, *, numeric: bool) -> tuple[pd.DataFrame, np.ndarray]:
-        """Features and target [N] after scikit-learn's checks of shapes, lengths and names."""
+        """Features and target [N] or [N, T] after scikit-learn's checks of shapes and names."""
+        several = _columns(y) > 1
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, y, skip_check_array=True)
             shape = np.zeros((len(X), 1))  # the frame's values are checked where they are read
-            _, y = check_X_y(shape, y, ensure_min_samples=2, y_numeric=numeric, estimator=self)
-            return _named(X), y
+            _, y = check_X_y(
+                shape,
+                y,
+                ensure_min_samples=2,
+                y_numeric=numeric,
+                multi_output=several,
+                estimator=self,
+            )
+            return _named(X), _dense(y)
         X, y = validate_data(
             self,
             X,
@@ -134,8 +145,9 @@ class _AdaNet(BaseEstimator):
             ensure_all_finite="allow-nan",
             ensure_min_samples=2,
             y_numeric=numeric,
+            multi_output=several,
         )
-        return _from_array(X), y
+        return _from_array(X), _dense(y)
 
     def _predict_input(self, X: Any) -> pd.DataFrame:
         check_is_fitted(self)
@@ -154,7 +166,16 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
     0; classes it does not name have the factor 1. After `fit`: `classes_`,
     `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`. Raises ValueError
     for data that cannot be used.
+
+    With a multilabel indicator y [N, T] predictions are one, `predict_proba` gives the
+    probabilities of 1 [N, T] and `classes_` is a list of T arrays; `class_weight` is None or
+    "balanced", which is done for each label.
     """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def __init__(
         self,
@@ -188,9 +209,12 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AdaNetClassifier:
-        """Search for features `X` [N, D] and labels `y` [N] of any type."""
+        """Search for features `X` [N, D] and labels `y` [N] of any type, or an indicator [N, T]."""
         frame, y = self._fit_input(X, y, numeric=False)
+        if y.ndim == 2:
+            return self._fit_labels(frame, y, sample_weight)
         check_classification_targets(y)
+        self.classes_: Any
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -209,17 +233,76 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         self._search(frame, codes, task, sample_weight, class_weight)
         return self
 
+    def _fit_labels(
+        self, frame: pd.DataFrame, y: np.ndarray, sample_weight: Any
+    ) -> AdaNetClassifier:
+        """Search for several labels; one that never varies is predicted as it is."""
+        found = type_of_target(y)
+        if found != "multilabel-indicator":
+            raise ValueError(
+                f"Expected y of shape [N, T] as a multilabel indicator of 0 and 1, found {found}. "
+                "Fit a classifier for each column."
+            )
+        if self.class_weight not in (None, "balanced"):
+            raise ValueError(
+                "class_weight: expected None or 'balanced' for several labels, found "
+                f"{self.class_weight!r}. Use sample_weight."
+            )
+        y = y.astype(int)
+        self.classes_ = [np.arange(2)] * y.shape[1]
+        self._constant = np.where(np.ptp(y, axis=0) == 0, y[0], -1)
+        varying = np.flatnonzero(self._constant < 0)
+        if not len(varying):
+            raise ValueError(
+                "Expected labels of which one varies at least, found only 1 class each."
+            )
+        if len(varying) < y.shape[1]:
+            fixed = int(np.flatnonzero(self._constant >= 0)[0])
+            warnings.warn(
+                f"Label {fixed} is {self._constant[fixed]} in every row, and so it is predicted.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
+        labels = y[:, varying]
+        alone = [
+            _twice_if_alone(codes, self.classes_[0], f" of label {t}")
+            for t, codes in zip(varying, labels.T, strict=True)
+        ]
+        again = [rows[len(y) :] for rows in alone if rows is not None]
+        if again:
+            rows = np.concatenate([np.arange(len(y)), np.unique(np.concatenate(again))])
+            frame, labels = frame.iloc[rows].reset_index(drop=True), labels[rows]
+            sample_weight = None if sample_weight is None else sample_weight[rows]
+        one = len(varying) == 1
+        self._search(
+            frame,
+            labels[:, 0] if one else labels,
+            "binary" if one else "multilabel",
+            sample_weight,
+            self.class_weight,
+        )
+        return self
+
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities [N, C], columns in the order of `classes_`."""
+        """Probabilities [N, C], columns in the order of `classes_`; of several labels [N, T]."""
         frame = self._predict_input(X)
         with _value_errors():
             proba = self.model_.predict_proba(frame)
+        if isinstance(self.classes_, list):
+            varying = self._constant < 0
+            out = np.tile(self._constant.astype(np.float64), (len(proba), 1))
+            out[:, varying] = proba[:, 1:] if varying.sum() == 1 else proba
+            return out
         out = np.zeros_like(proba)
         out[:, np.asarray(self.model_.classes, dtype=int)] = proba
         return out
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label of each row [N]."""
+        """The likeliest label of each row [N]; of several labels an indicator [N, T]."""
+        if isinstance(getattr(self, "classes_", None), list):
+            return (self.predict_proba(X) > 0.5).astype(int)
         best = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
@@ -264,14 +347,19 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
         )
         self.quantile = quantile
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AdaNetRegressor:
-        """Search for features `X` [N, D] and numbers `y` [N]."""
+        """Search for features `X` [N, D] and numbers `y` [N] or [N, T]."""
         frame, y = self._fit_input(X, y, numeric=True)
-        self._search(frame, y, "regression", sample_weight)
+        self._search(frame, y, "regression" if y.ndim == 1 else "multioutput", sample_weight)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """A number per row [N]."""
+        """A number per row [N], or T of them [N, T]."""
         frame = self._predict_input(X)
         with _value_errors():
             return np.asarray(self.model_.predict(frame), dtype=np.float64)
@@ -286,7 +374,17 @@ def _value_errors() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-def _twice_if_alone(codes: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+def _columns(y: Any) -> int:
+    """Columns of a target [N, T], 1 where it has another shape."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    return int(shape[1]) if len(shape) == 2 else 1
+
+
+def _dense(y: Any) -> np.ndarray:
+    return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+
+
+def _twice_if_alone(codes: np.ndarray, classes: np.ndarray, where: str = "") -> np.ndarray | None:
     """All rows and once more each that is alone in its class; None where there is none.
 
     scikit-learn's contract has such classes, but a stratified split needs two rows of each.
@@ -295,7 +393,7 @@ def _twice_if_alone(codes: np.ndarray, classes: np.ndarray) -> np.ndarray | None
     if not len(alone):
         return None
     warnings.warn(
-        f"Class {classes[alone[0]]!r} has one row only: it trains and it validates.",
+        f"Class {classes[alone[0]]!r}{where} has one row only: it trains and it validates.",
         UserWarning,
         stacklevel=3,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adanet_py.metrics import Metric, inputs, per_row_loss
+from adanet_py.metrics import Metric, for_several, inputs, per_row_loss
 
 _DRAWS = 1000
 # Where every resample costs an evaluation of the metric; half that if over all rows.
@@ -48,9 +48,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Return an `Interval` for every model, best first in `predictions`.
 
-    y [N]: codes or numbers; predictions: probabilities [N, C] or numbers [N] as `metrics.score`
-    takes them; weight [N] >= 0. The same arguments give the same answer. Models whose predictions
-    are not all finite are left out.
+    y [N] or [N, T]: codes or numbers; predictions as `metrics.score` takes them; weight [N] >= 0.
+    The same arguments give the same answer. Models whose predictions are not all finite are left
+    out.
     """
     sound = {name: p for name, p in predictions.items() if np.isfinite(p).all()}
     if not sound or len(y) == 0:
@@ -84,6 +84,7 @@ def _statistic(
     interval; the rest is evaluated resample by resample.
     """
     loss = per_row_loss(metric, y, prediction)
+    metric = for_several(metric) if np.ndim(y) == 2 else metric
     if loss is not None:
         return _DRAWS, lambda weights: metric.of_mean(_weighted_mean(weights, loss))
     truth, values = inputs(metric, y, prediction)
@@ -93,13 +94,17 @@ def _statistic(
         return draws_all, lambda counts: np.array(
             [_repeated(metric, truth, values, c.astype(np.int64)) for c in counts]
         )
-    if metric.name == "roc_auc" and truth.ndim == 1:
+    if metric.name == "roc_auc":
         area, influence = _auc_influence(truth, prediction, weight)
         return _DRAWS, lambda weights: area + _weighted_mean(weights, influence)
-    if metric.needs == "label" and truth.ndim == 1:
+    if metric.needs == "label":
         classes = prediction.shape[1]
-        cells, cell = np.unique(truth * classes + values, return_inverse=True)
-        true, guess = cells // classes, cells % classes
+        if truth.ndim == 2:
+            cells, cell = np.unique(np.hstack([truth, values]), axis=0, return_inverse=True)
+            true, guess, cell = cells[:, :classes], cells[:, classes:], cell.reshape(-1)
+        else:
+            cells, cell = np.unique(truth * classes + values, return_inverse=True)
+            true, guess = cells // classes, cells % classes
         return draws, lambda weights: np.array(
             [metric.function(true, guess, np.bincount(cell, weights=w)) for w in weights]
         )
@@ -123,15 +128,19 @@ def _auc_influence(
 ) -> tuple[float, np.ndarray]:
     """Return the area under the ROC curve and each row's influence on it [n], of weighted mean 0.
 
-    For several classes the mean over one-against-the-rest areas of the classes that occur. After
-    DeLong, DeLong & Clarke-Pearson 1988: a row's component is the share of rows on the other side
-    that it is ordered rightly with, ties counting half.
+    For several classes the mean over one-against-the-rest areas of the classes that occur, for
+    several labels [n, T] the mean over those with rows of both values. After DeLong, DeLong &
+    Clarke-Pearson 1988: a row's component is the share of rows on the other side that it is ordered
+    rightly with, ties counting half.
     """
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
-    classes = [1] if proba.shape[1] == 2 else np.unique(y)
+    if y.ndim == 2:
+        both = [t for t, codes in enumerate(y.T) if np.ptp(codes[weight > 0])]
+        sides = [(y[:, t] == 1, proba[:, t]) for t in both or [0]]
+    else:
+        sides = [(y == c, proba[:, c]) for c in ([1] if proba.shape[1] == 2 else np.unique(y))]
     areas, influences = [], []
-    for label in classes:
-        positive, score = y == label, proba[:, label]
+    for positive, score in sides:
         component = np.empty(len(y))
         for side in (True, False):
             others = score[positive != side]
@@ -167,8 +176,10 @@ def _resamples(n: int, draws: int, weight: np.ndarray | None, seed: int) -> Iter
 
 
 def _weighted_mean(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    total = weights.sum(axis=1)
-    return np.divide(weights @ rows, total, out=np.full(len(weights), np.nan), where=total > 0)
+    """Means [b] of rows [n], or [b, T] of rows [n, T]."""
+    total = weights.sum(axis=1).reshape(-1, *[1] * (rows.ndim - 1))
+    sums = weights @ rows
+    return np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.baselines import predict_member
-from adanet_py.calibration import probabilities
-from adanet_py.data.cells import numbers
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
-from adanet_py.data.target import Target
+from adanet_py.data.targets import AnyTarget, all_numbers, encode, from_json, names_from_json
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.journal import write_atomic
-from adanet_py.metrics import COMMON, check_values, check_weighted, resolve_metric, score
+from adanet_py.metrics import Metric, check_values, check_weighted, common, resolve_metric, score
+from adanet_py.outputs import predictions
 from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec
+from adanet_py.tasks import has_several_targets, is_regression, part_of
 from adanet_py.training.losses import choose_loss, loss_name
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class Model:
     `own` holds what the user gave as objects, which a file cannot carry.
     """
 
-    target_name: str
+    target_name: str | tuple[str, ...]
     metric: str
-    target: Target
+    target: AnyTarget
     preprocessor: Preprocessor
     spec: DataSpec
     members: tuple[Member, ...]
@@ -78,12 +78,15 @@ class Model:
 
     @property
     def task(self) -> str:
-        """binary, multiclass or regression."""
+        """binary, multiclass, multilabel, regression or multioutput."""
         return self.target.task
 
     @property
     def classes(self) -> tuple[Any, ...]:
-        """Class labels in the order of the columns of `predict_proba`; empty for regression."""
+        """Class labels in the order of the columns of `predict_proba`; empty for numbers.
+
+        With several targets the two labels of each.
+        """
         return self.target.classes
 
     @property
@@ -94,23 +97,27 @@ class Model:
     def predict(self, data: Any) -> np.ndarray:
         """Labels or values [N], one per row of `data` (path, DataFrame or array), in order.
 
-        Raises DataError naming a column that is missing.
+        With several targets [N, T]. Raises DataError naming a column that is missing.
         """
         outputs = self._outputs(self._frame(data))
-        if self.task == "regression":
+        if is_regression(self.task):
             return outputs
-        return self.target.decode(outputs.argmax(1))
+        labels = has_several_targets(self.task)
+        return self.target.decode(outputs > 0.5 if labels else outputs.argmax(1))
 
     def predict_proba(self, data: Any) -> np.ndarray:
-        """Class probabilities [N, C]; ConfigError for regression."""
-        if self.task == "regression":
+        """Class probabilities [N, C]; ConfigError for regression.
+
+        With several targets [N, T], of the second label of each (see `classes`).
+        """
+        if is_regression(self.task):
             raise ConfigError("Probabilities were asked for, but this model is for regression.")
         return self._outputs(self._frame(data))
 
     def evaluate(
         self,
         data: Any,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         on_note: Callable[[str], None] | None = None,
         *,
         metric: str | None = None,
@@ -122,6 +129,40 @@ class Model:
         column of row weights; metrics that take none are then left out, or, where it is asked for,
         a ConfigError. `on_note` is told of rows left out, for want of a target, say.
         """
+        scored = self._scored(data, target, on_note, metric, weight)
+        return scored.metrics(self.task, scored.y, scored.outputs, scored.first)
+
+    def evaluate_targets(
+        self,
+        data: Any,
+        target: str | Sequence[str] | None = None,
+        on_note: Callable[[str], None] | None = None,
+        *,
+        metric: str | None = None,
+        weight: str | None = None,
+    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """What `evaluate` returns, and of each target alone: name -> metric -> value."""
+        scored = self._scored(data, target, on_note, metric, weight)
+        whole = scored.metrics(self.task, scored.y, scored.outputs, scored.first)
+        each = {}
+        if has_several_targets(self.task):
+            alone = part_of(self.task)
+            for t, name in enumerate(self.target_name):
+                column = scored.outputs[:, t]
+                if not is_regression(alone):
+                    column = np.stack([1 - column, column], axis=1)
+                each[name] = scored.metrics(alone, scored.y[:, t], column)
+        return whole, each
+
+    def _scored(
+        self,
+        data: Any,
+        target: str | Sequence[str] | None,
+        on_note: Callable[[str], None] | None,
+        metric: str | None,
+        weight: str | None,
+    ) -> _Scored:
+        """Predictions of the rows that have the target, and what they are compared with."""
         table = read_table(data, target=target or self.target_name, weight=weight)
         assert table.target is not None
         first = resolve_metric(metric or self.metric, self.task)
@@ -131,20 +172,13 @@ class Model:
         for note in table.notes:
             if on_note is not None:
                 on_note(note)
-        y: np.ndarray = self.target.encode(table.target)
+        y: np.ndarray = encode(self.target, table.target)
         outputs = self._outputs(table.frame)
-        if self.task == "regression":
-            y = numbers(table.target)  # exact: a 0 that is none any more has no deviance
-        if metric is not None and self.task == "regression":
-            check_values(first, y)
-        shown = [
-            m
-            for m in (first, *COMMON)
-            if self.task in m.tasks
-            and (m.domain is None or m.domain.holds(y).all())
-            and (weights is None or self.task not in m.unweighted)
-        ]
-        return {m.name: score(m, y, outputs, weights) for m in shown}
+        if is_regression(self.task):
+            y = all_numbers(table.target)  # exact: a 0 that is none any more has no deviance
+            if metric is not None:
+                check_values(first, y)
+        return _Scored(y, outputs, weights, first)
 
     def _frame(self, data: Any) -> pd.DataFrame:
         import pandas as pd
@@ -155,7 +189,7 @@ class Model:
         return read_table(data, require_target=False).frame
 
     def _outputs(self, frame: pd.DataFrame) -> np.ndarray:
-        """Probabilities [N, C] or values [N] of the mixture."""
+        """Probabilities [N, C] or values [N] of the mixture; see outputs.py for several targets."""
         features = self.preprocessor.transform(frame)
         total: Any = 0.0
         for member in self.members:
@@ -164,14 +198,13 @@ class Model:
 
     def _predict(self, member: Member, features: Features) -> np.ndarray:
         if member.kind == "linear":
-            return predict_member(member.arrays, features)
+            return predict_member(member.arrays, features, self.task)
         return self.finish(self.fold_outputs(member, features).mean(0), member.temperature)
 
     def finish(self, outputs: np.ndarray, temperature: float) -> np.ndarray:
         """Network outputs [N, n_outputs] as probabilities [N, C] or values [N]."""
-        if self.task == "regression":
-            return outputs[:, 0].astype(np.float64) * self.target.scale + self.target.mean
-        return probabilities(outputs, temperature)
+        mean, scale = self.target.mean, self.target.scale
+        return predictions(self.task, outputs, temperature, mean, scale)
 
     def fold_outputs(self, member: Member, features: Features) -> np.ndarray:
         """Raw outputs of a network member's folds [F, N, n_outputs]; loads torch."""
@@ -272,6 +305,29 @@ class Model:
         write_atomic(Path(path), buffer.getvalue())
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """Truth (codes, or numbers in their own unit), predictions, weights and the first metric."""
+
+    y: np.ndarray
+    outputs: np.ndarray
+    weights: np.ndarray | None
+    first: Metric
+
+    def metrics(
+        self, task: str, y: np.ndarray, outputs: np.ndarray, first: Metric | None = None
+    ) -> dict[str, float]:
+        """`first` and the usual metrics of `task` that are defined for truth and weights."""
+        shown = [
+            m
+            for m in (*([] if first is None else [first]), *common(task))
+            if task in m.tasks
+            and (m.domain is None or m.domain.holds(y).all())
+            and (self.weights is None or task not in m.unweighted)
+        ]
+        return {m.name: score(m, y, outputs, self.weights) for m in shown}
+
+
 def load(path: str | os.PathLike[str], *, own: Own | None = None) -> Model:
     """Load a model from its file or from a run folder; executes no code from it.
 
@@ -351,9 +407,9 @@ def _build(
             )
         members.append(Member(arrays=weights, candidate=candidate, **fields))
     return Model(
-        target_name=manifest["target_name"],
+        target_name=names_from_json(manifest["target_name"]),
         metric=manifest["metric"],
-        target=Target.from_json(manifest["target"]),
+        target=from_json(manifest["target"]),
         preprocessor=Preprocessor.from_json(json.loads(parts["preprocessor.json"])),
         spec=spec,
         members=tuple(members),
@@ -386,7 +442,7 @@ def verify(model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: np.
         outputs = []
         for f in range(len(member.arrays["intercept"])):
             each = {k: v if k == "offsets" else v[f : f + 1] for k, v in member.arrays.items()}
-            outputs.append(predict_member(each, features))
+            outputs.append(predict_member(each, features, model.task))
         found = np.stack(outputs)[np.asarray(fold), np.arange(len(frame))]
     else:
         found = model.fold_outputs(member, features)[np.asarray(fold), np.arange(len(frame))]

@@ -106,8 +106,9 @@ def _with_losses(architecture: Architecture, losses: Iterable[str]) -> Architect
 
 
 def _check_loss(name: str, loss: Loss) -> None:
-    from adanet_py.metrics import TASKS, check_name
+    from adanet_py.metrics import check_name
     from adanet_py.records import DataSpec
+    from adanet_py.tasks import TASKS
     from adanet_py.training.general import GENERAL
     from adanet_py.training.losses import AUTO
 

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.class_weight import ClassWeight, check_class_weight, class_weights
+from adanet_py.data import targets
 from adanet_py.data.cells import numbers, row_number
 from adanet_py.data.columns import Column, infer_columns
 from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
 from adanet_py.data.source import ArraySource, write_arrays
 from adanet_py.data.splits import Split, check_weights, make_split
 from adanet_py.data.table import read_table
-from adanet_py.data.target import Target, fit_target, infer_task
+from adanet_py.data.targets import AnyTarget
 from adanet_py.errors import ConfigError, DataError
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import check_values, check_weighted
 from adanet_py.objective import Objective, check_loss, choose_objective
+from adanet_py.tasks import is_regression
 from adanet_py.training.losses import AUTO, LOSSES, Loss
 
 if TYPE_CHECKING:
@@ -39,13 +41,13 @@ class Prepared:
     name: str
     task: str
     metric: str
-    target_name: str
-    target: Target
+    target_name: str | tuple[str, ...]  # several names where there are several targets
+    target: AnyTarget
     columns: tuple[Column, ...]
     preprocessor: Preprocessor
     split: Split
     source: ArraySource
-    class_weight: tuple[float, ...] | None
+    class_weight: tuple[Any, ...] | None  # of each class; of several targets such a tuple each
     notes: tuple[str, ...]
 
     @property
@@ -54,9 +56,13 @@ class Prepared:
         return max(len(r) for r in self.split.train)
 
     @property
-    def target_scale(self) -> tuple[float, float]:
-        """(mean, scale) that undo the standardisation of a regression target."""
-        return (self.target.mean, self.target.scale)
+    def target_scale(self) -> tuple[Any, Any]:
+        """(mean, scale) that undo the standardisation of a number; lists where there are several.
+
+        They are plain values.
+        """
+        mean, scale = np.asarray(self.target.mean), np.asarray(self.target.scale)
+        return (mean.tolist(), scale.tolist())
 
 
 def read(
@@ -89,18 +95,19 @@ def read(
         strict=config.strict,
     )
     assert table.target is not None
-    task = infer_task(table.target, config.task)
+    task = targets.infer(table.target, config.task)
     objective = choose_objective(task, config.loss, config.quantile, config.metric, losses)
     if table.weight is not None:
         check_weighted(objective.metric, task)
-    target = fit_target(table.target, task)
+    target = targets.fit(table.target, task)
     check_class_weight(config.class_weight, task, target.classes)
     low = None
-    if task == "regression":
-        values = numbers(table.target)
+    if is_regression(task):
+        values = targets.all_numbers(table.target)
         if config.loss == AUTO:  # what was asked for is what cannot be
             check_values(objective.metric, values)
-        check_target(losses[objective.loss], table.target, values)
+        for column in targets.each(table.target):
+            check_target(losses[objective.loss], column, numbers(column))
         check_values(objective.metric, values)
         low = float(values.min())
     columns, notes = infer_columns(table.frame, types=types, strict=config.strict)
@@ -138,8 +145,8 @@ class _Read:
     table: Any
     task: str
     objective: Objective
-    low: float | None  # the least value of a numeric target
-    target: Target
+    low: float | None  # the least value of numeric targets
+    target: AnyTarget
     columns: tuple[Column, ...]
     split: Split
     notes: tuple[str, ...]
@@ -157,7 +164,7 @@ def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> P
         class_weight, found.target.classes, y[rows], None if weight is None else weight[rows]
     )
     told = (
-        f"Task: {found.task}, target {table.target.name!r}, metric "
+        f"Task: {found.task}, {targets.describe(table.target)}, metric "
         f"{objective.metric.name}, loss {objective.loss}.",
         describe_columns(found.columns),
     )
@@ -176,7 +183,7 @@ def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> P
         "name": table.name,
         "task": found.task,
         "metric": objective.metric.name,
-        "target_name": str(table.target.name),
+        "target_name": targets.names(table.target),
         "target": found.target.to_json(),
         "columns": [[c.name, c.kind, c.reason, c.format] for c in found.columns],
         "preprocessor": preprocessor.to_json(),
@@ -195,13 +202,15 @@ def load_prepared(folder: Path) -> Prepared:
         name=about["name"],
         task=about["task"],
         metric=about["metric"],
-        target_name=about["target_name"],
-        target=Target.from_json(about["target"]),
+        target_name=targets.names_from_json(about["target_name"]),
+        target=targets.from_json(about["target"]),
         columns=tuple(Column(*c) for c in about["columns"]),
         preprocessor=Preprocessor.from_json(about["preprocessor"]),
         split=Split.load(folder / "split.npz"),
         source=ArraySource.open(folder / "cache"),
-        class_weight=None if weights is None else tuple(weights),
+        class_weight=None
+        if weights is None
+        else tuple(tuple(w) if isinstance(w, list) else w for w in weights),
         notes=tuple(about["notes"]),
     )
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from adanet_py import leaderboard
-from adanet_py.calibration import cross_fitted, probabilities
+from adanet_py.calibration import cross_fitted
 from adanet_py.folder import State, candidate_file
 from adanet_py.metrics import get_metric
+from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
+from adanet_py.tasks import is_regression
 
 TOP = 20
 
@@ -25,14 +27,14 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
     rows = np.concatenate(prepared.split.valid)
     y = np.asarray(source.y[rows])
     weight = None if source.weight is None else np.asarray(source.weight[rows])
-    predictions = {}
+    stored = {}
     for result in leaderboard.ranked(results)[:TOP]:
         found = stored_predictions(folder, prepared, result, y, weight)
         if found is not None:
-            predictions[result.candidate.id] = found
-    if prepared.task == "regression":
-        y = y.astype(np.float64) * target.scale + target.mean
-    table = leaderboard.build(results, metric, predictions=predictions, y=y, weight=weight, top=TOP)
+            stored[result.candidate.id] = found
+    if is_regression(prepared.task):
+        y = in_own_unit(y, target.mean, target.scale)
+    table = leaderboard.build(results, metric, predictions=stored, y=y, weight=weight, top=TOP)
     leaderboard.write_csv(table, into / "leaderboard.csv")
     leaderboard.write_csv(leaderboard.curves(results, metric), into / "curves.csv")
     leaderboard.write_csv(leaderboard.pareto(results), into / "pareto.csv")
@@ -41,7 +43,7 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
 def stored_predictions(
     folder: Path, prepared: Prepared, result: Result, y: np.ndarray, weight: np.ndarray | None
 ) -> np.ndarray | None:
-    """Validation predictions as they were scored: probabilities [N, C] or values [N], or None."""
+    """Validation predictions as they were scored: see outputs.py; or None."""
     from safetensors import safe_open
 
     path = candidate_file(folder, result.candidate.id)
@@ -51,6 +53,6 @@ def stored_predictions(
         outputs: np.ndarray = file.get_tensor("predictions/validation")
     if result.status is Status.BASELINE:
         return outputs
-    if prepared.task == "regression":
-        return outputs[:, 0].astype(np.float64) * prepared.target.scale + prepared.target.mean
-    return probabilities(outputs, cross_fitted(outputs, y, weight))
+    task, target = prepared.task, prepared.target
+    temperature = 1.0 if is_regression(task) else cross_fitted(outputs, y, weight)
+    return predictions(task, outputs, temperature, target.mean, target.scale)

@@ -259,7 +259,8 @@ CELLS = {
     "regression metric for classes": (
         rows(),
         ["--metric", "rmse"],
-        "Metric 'rmse' is for regression tasks, but this task is binary. Metrics for it: log_loss",
+        "Metric 'rmse' is for regression and multioutput tasks, but this task is binary. Metrics "
+        "for it: log_loss",
     ),
     "classes metric for regression": (rows(target=NUMBERS), ["--metric", "f1"], "it: rmse, mse,"),
     "binary metric for three classes": (

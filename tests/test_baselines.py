@@ -133,7 +133,9 @@ def test_the_saved_member_predicts_what_was_scored(task, folds):
     for name in ("constant", "linear"):
         b = _run(task, problem, first=2)[name]
         here = {k: v[split.audit] for k, v in features.items()}
-        np.testing.assert_allclose(predict_member(b.member, here), b.predictions_audit, rtol=1e-12)
+        np.testing.assert_allclose(
+            predict_member(b.member, here, task), b.predictions_audit, rtol=1e-12
+        )
         assert all(isinstance(v, np.ndarray) and v.dtype != object for v in b.member.values())
 
 
@@ -142,7 +144,9 @@ def test_a_category_code_never_seen_counts_as_missing():
     member = _run("binary", problem, first=2)["linear"].member
     row = {"quantile": np.zeros((1, 4), np.float32), "category": np.array([[0, 0]])}
     unseen = row | {"category": np.array([[99, 0]])}
-    np.testing.assert_array_equal(predict_member(member, row), predict_member(member, unseen))
+    np.testing.assert_array_equal(
+        predict_member(member, row, "binary"), predict_member(member, unseen, "binary")
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -246,7 +246,7 @@ def test_gaps_in_a_group_column_are_refused(good: pd.DataFrame) -> None:
         (None, "found NoneType"),
         ((np.ones((4, 2)), np.ones(3)), "found 3 and 4"),
         ((np.ones(4), np.ones(4)), r"shape \[rows, columns\], found shape \[4\]"),
-        ((np.ones((4, 2)), np.ones((4, 2))), r"shape \[N\], found \[4, 2\]"),
+        ((np.ones((4, 2)), np.ones((4, 2, 2))), r"\[N\] or \[N, targets\], found \[4, 2, 2\]"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "'a' 2 times"),
         (pd.DataFrame({"a": [], "target": []}), "expected rows, found none"),
         (pd.DataFrame({("a", 1): [1], ("a", 2): [2]}), "level"),

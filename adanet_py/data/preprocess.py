@@ -15,7 +15,7 @@ from adanet_py.data import cells
 from adanet_py.data.columns import Column
 from adanet_py.data.encoders import FITTERS, READERS, Encoder, read_category, unreadable
 from adanet_py.data.scaling import bin_edges
-from adanet_py.data.target import Target
+from adanet_py.data.targets import AnyTarget
 from adanet_py.errors import DataError, RunError, nearest
 from adanet_py.records import DataSpec
 
@@ -133,8 +133,8 @@ class Preprocessor:
                 out["quantile"][:, at] = out["robust"][:, at] = np.isnan(raw[0])
                 at += 1
 
-    def spec(self, target: Target) -> DataSpec:
-        """Sizes for an architecture; one output for binary, as for regression."""
+    def spec(self, target: AnyTarget) -> DataSpec:
+        """Sizes for an architecture; one output for binary, regression and each of several."""
         sizes = tuple(len(e.values) + 1 for e in self.encoders if e.kind == "category")
         ratios = np.atleast_1d(target.mean) / np.atleast_1d(target.scale)
         return DataSpec(

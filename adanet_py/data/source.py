@@ -28,8 +28,9 @@ class ArraySource:
     """Prepared arrays of one table, memory-mapped from a folder.
 
     `arrays` maps "quantile" and "robust" to float32 [N, numeric columns] and "category" to int32
-    [N, category columns]; `y` is [N], class codes (int64) or standardised values (float32);
-    `weight` float32 [N] or None; `info` what the writer added (plain values).
+    [N, category columns]; `y` is [N], class codes (int64) or standardised values (float32), with
+    several targets [N, T]; `weight` float32 [N] or None; `info` what the writer added (plain
+    values).
     """
 
     spec: DataSpec

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adanet_py.errors import ConfigError, DataError, RunError
+from adanet_py.tasks import has_several_targets, is_regression
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ FOLDS_BELOW = 6_000  # rows; larger tables validate on one hold-out
 AUDIT_FROM = 5_000  # rows
 _VALID_SHARE, _MAX_VALID = 0.15, 10_000
 _AUDIT_SHARE, _MAX_AUDIT = 0.05, 5_000
+_COMBINATION_ROWS = 10  # rows of one combination of labels from which it is a stratum
 _TRIES = 16  # random draws among which a split by group is the best balanced
 
 
@@ -67,7 +69,7 @@ class Split:
 
 
 def make_split(
-    target: int | ArrayLike | pd.Series[Any],
+    target: int | ArrayLike | pd.Series[Any] | pd.DataFrame,
     task: str,
     *,
     folds: int | None = None,
@@ -78,8 +80,10 @@ def make_split(
 ) -> Split:
     """Split the rows of a table; the same arguments always give the same split.
 
-    `target` [N] holds class labels or values (or is N: then nothing is stratified). `folds` is
-    the number of folds, 1 for a hold-out, None for folds below 6,000 rows and a hold-out from
+    `target` [N] holds class labels or values (or is N: then nothing is stratified). Several
+    targets are [N, T]; labels are stratified by a row's combination of them, or by its rarest
+    label where fewer than 10 rows have that combination. `folds` is the number of folds, 1 for a
+    hold-out, None for folds below 6,000 rows and a hold-out from
     there. With `group` [N] no group is on two sides; with `time` [N] later rows validate and the
     latest audit; `split` [N] says "train", "valid" or "audit" for every row. From 5,000 rows on,
     5 % of them (at most 5,000) are kept for audit.
@@ -87,8 +91,14 @@ def make_split(
     Raises DataError when the rows do not allow it, ConfigError for options that exclude each
     other or an impossible number of folds.
     """
-    labels = _codes(target) if task != "regression" and not isinstance(target, int) else None
     n = target if isinstance(target, int) else len(np.asarray(target))
+    labels = classes = None
+    how = "at random"
+    if not is_regression(task) and not isinstance(target, int):
+        classes = _columns(target)
+        labels, how = (classes[:, 0], "stratified by class")
+        if has_several_targets(task):
+            labels, how = _strata(classes)
     given = [
         name for name, v in (("group", group), ("time", time), ("split", split)) if v is not None
     ]
@@ -103,25 +113,24 @@ def make_split(
             f"{folds} folds cannot be combined with a split by {given[0]}: leave folds out."
         )
     if split is not None:
-        return _checked(_by_column(np.asarray(split)), labels)
+        return _checked(_by_column(np.asarray(split)), classes)
     if n < MIN_ROWS:
         raise DataError(f"Expected at least {MIN_ROWS} rows with a target, found {n}. Add rows.")
     rng = np.random.default_rng([seed, 0x5B117])
     audit = min(round(_AUDIT_SHARE * n), _MAX_AUDIT) if n >= AUDIT_FROM else 0
     valid = min(max(round(_VALID_SHARE * n), min(100, n // 3)), _MAX_VALID)
     if time is not None:
-        return _checked(_by_time(np.asarray(time), valid, audit), labels)
-    many = folds if folds is not None else (_auto_folds(n, labels) if n < FOLDS_BELOW else 1)
+        return _checked(_by_time(np.asarray(time), valid, audit), classes)
+    many = folds if folds is not None else (_auto_folds(n, classes) if n < FOLDS_BELOW else 1)
     if group is not None:
-        return _checked(_by_group(_codes(group), labels, many, folds, valid, audit, rng), labels)
+        return _checked(_by_group(_codes(group), labels, many, folds, valid, audit, rng), classes)
     order = _stratified_order(n, labels, rng)
-    how = "stratified by class" if labels is not None else "at random"
     rest = np.sort(order[audit:])
     if many == 1:
         parts = order[audit + valid :], order[audit : audit + valid], order[:audit]
-        return _checked(_holdout(*parts, how), labels)
+        return _checked(_holdout(*parts, how), classes)
     fold = _deal(None if labels is None else labels[rest], len(rest), many, rng)
-    return _checked(_folds(rest, fold, many, np.sort(order[:audit]), how), labels)
+    return _checked(_folds(rest, fold, many, np.sort(order[:audit]), how), classes)
 
 
 def check_weights(weight: NDArray[Any], split: Split) -> None:
@@ -145,8 +154,37 @@ def _codes(values: Any) -> Rows:
     return codes.astype(np.int64)
 
 
-def _auto_folds(n: int, labels: Rows | None) -> int:
-    fewest = n if labels is None else int(np.bincount(labels).min())
+def _columns(target: Any) -> Rows:
+    """Codes of every target column [N, T], for one column [N, 1]."""
+    if not hasattr(target, "columns"):
+        target = np.asarray(target)
+        columns = [target] if target.ndim == 1 else list(target.T)
+    else:
+        columns = [target[name] for name in target.columns]
+    return np.stack([_codes(column) for column in columns], axis=1)
+
+
+def _strata(classes: Rows) -> tuple[Rows, str]:
+    """The stratum of each row [N] by its labels [N, T], and in words what it is."""
+    _, combination, counts = np.unique(classes, axis=0, return_inverse=True, return_counts=True)
+    combination = combination.reshape(-1)
+    rare = counts[combination] < _COMBINATION_ROWS
+    if not rare.any():
+        return combination.astype(np.int64), "stratified by the combination of labels"
+    # Rows that have each label of the row [N, T]: the label with the fewest decides.
+    sizes = np.stack([np.bincount(column)[column] for column in classes.T], axis=1)
+    column = sizes.argmin(axis=1)
+    rarest = 2 * column + classes[np.arange(len(classes)), column]
+    key = np.where(rare, -1 - rarest, combination)
+    _, strata = np.unique(key, return_inverse=True)
+    how = "stratified by the combination of labels, rare combinations by their rarest label"
+    return strata.reshape(-1).astype(np.int64), how if not rare.all() else (
+        "stratified by the rarest label of each row"
+    )
+
+
+def _auto_folds(n: int, classes: Rows | None) -> int:
+    fewest = n if classes is None else min(int(np.bincount(c).min()) for c in classes.T)
     return max(3, min(5, fewest))
 
 
@@ -291,17 +329,20 @@ def _imbalance(split: Split, labels: Rows | None, n: int, valid: int) -> float:
     return float(score)
 
 
-def _checked(split: Split, labels: Rows | None) -> Split:
-    """The split, if networks can be trained and compared on it."""
+def _checked(split: Split, classes: Rows | None) -> Split:
+    """The split, if networks can be trained and compared on it; `classes` are codes [N, T]."""
     for k, (train, valid) in enumerate(zip(split.train, split.valid, strict=True)):
         if not len(train) or not len(valid):
             raise DataError(
                 f"The {split.how} leaves no rows to {'train' if len(valid) else 'validate'} on "
                 f"(part {k + 1}). Use fewer folds, or split another way."
             )
-        if labels is not None and len(np.unique(labels[train])) < 2:
-            raise DataError(
-                f"The {split.how} leaves one class only to train on (part {k + 1}). "
-                "Split another way."
-            )
+        columns = () if classes is None else tuple(classes.T)
+        for labels in columns:
+            if len(np.unique(labels[train])) < 2:
+                which = " of a target" if len(columns) > 1 else ""
+                raise DataError(
+                    f"The {split.how} leaves one class{which} only to train on (part {k + 1}). "
+                    "Split another way."
+                )
     return split

@@ -16,6 +16,7 @@ from adanet_py.data import cells
 from adanet_py.data.columns import KINDS, Column, infer_columns
 from adanet_py.data.files import check_names, read_file, suspect_header
 from adanet_py.data.target import Target, fit_target, infer_task
+from adanet_py.data.target_columns import beside, read_targets, target_names
 from adanet_py.errors import DataError, nearest
 
 __all__ = [
@@ -35,11 +36,12 @@ class Table:
     """A table taken apart: every series has the index of `frame`, the original row numbers from 0.
 
     `frame` holds the features with their original values; `split` the words "train", "valid" and
-    "audit"; `time` numbers or datetime64; `weight` non-negative float64. `notes` are for people.
+    "audit"; `time` numbers or datetime64; `weight` non-negative float64. Several targets are a
+    DataFrame. `notes` are for people.
     """
 
     frame: pd.DataFrame
-    target: pd.Series[Any] | None = None
+    target: pd.Series[Any] | pd.DataFrame | None = None
     weight: pd.Series[Any] | None = None
     group: pd.Series[Any] | None = None
     time: pd.Series[Any] | None = None
@@ -51,7 +53,7 @@ class Table:
 def read_table(
     data: Any,
     *,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     drop: Sequence[str] = (),
     weight: str | None = None,
     group: str | None = None,
@@ -62,7 +64,8 @@ def read_table(
 ) -> Table:
     """Read a table from a path, a DataFrame, an array of features, or a pair (features, target).
 
-    `target` defaults to the one column called target, class, label or y. `drop`, `weight`,
+    `target` is a column, several, or names separated by commas (where no column has that name as
+    it is); it defaults to the one column called target, class, label or y. `drop`, `weight`,
     `group` and `split` are no features; `time_column` stays one unless it is also in `drop`.
     `split` names a column, or a file with one such column and a row per row. Rows without a
     target are dropped with a note, unless `require_target` is false (prediction), where the
@@ -79,10 +82,12 @@ def read_table(
         raise DataError(f"{name}: expected rows, found none. Add rows.")
     if require_target and target is None:
         target = _default_target(names, name)
-    if target is not None and (require_target or target in frame):
-        _check_column(target, names, "target", name)
+    targets = () if target is None else target_names(target, names)
+    if require_target or set(targets) <= set(names):
+        for wanted in targets:
+            _check_column(wanted, names, "target", name)
     else:
-        target = None
+        targets = ()
     roles = {"weight": weight, "group": group, "time column": time_column}
     for role, column in roles.items():
         if column is not None:
@@ -90,25 +95,23 @@ def read_table(
     for column in drop:
         _check_column(column, names, "column to drop", name)
     for role, column in (*roles.items(), ("split", split), *(("column to drop", d) for d in drop)):
-        if column is not None and column == target:
+        if column is not None and column in targets:
             raise DataError(f"{column!r} is the target and cannot be the {role} as well.")
 
     notes: list[str] = []
-    labels = None if target is None else frame[target]
+    labels = [frame[column] for column in targets]
     rows: NDArray[np.bool_] | None = None
-    if labels is not None and require_target:
-        labels, note = _read_target(labels, strict)
-        notes += note
-        rows = ~np.asarray(labels.isna(), dtype=bool)
-        notes += _missing_rows(labels, rows)
-    parts = {
-        "target": labels,
+    if labels and require_target:
+        labels, rows, said = read_targets(labels, strict)
+        notes += said
+    parts: dict[str, Any] = {
+        "target": beside(labels),
         "weight": None if weight is None else _read_weight(frame[weight]),
         "group": None if group is None else _no_gaps(frame[group], "group"),
         "time": None if time_column is None else _read_time(frame[time_column]),
         "split": None if split is None else _read_split(frame, split, name),
     }
-    gone = {*drop, target, weight, group, split if split in frame else None}
+    gone = {*drop, *targets, weight, group, split if split in frame else None}
     features = frame[[c for c in names if c not in gone]]
     if not features.shape[1]:
         raise DataError(
@@ -121,8 +124,10 @@ def read_table(
     return Table(features, name=name, notes=tuple(notes), **parts)
 
 
-def _frame_of(data: Any, target: str | None) -> tuple[pd.DataFrame, str, str | None]:
-    """The whole table with row numbers 0, 1, ... as index, its name, and the target's column."""
+def _frame_of(
+    data: Any, target: str | Sequence[str] | None
+) -> tuple[pd.DataFrame, str, str | Sequence[str] | None]:
+    """The whole table with row numbers 0, 1, ... as index, its name, and the target's columns."""
     if isinstance(data, str | os.PathLike):
         path = Path(data)
         return read_file(path).reset_index(drop=True), path.name, target
@@ -139,12 +144,22 @@ def _frame_of(data: Any, target: str | None) -> tuple[pd.DataFrame, str, str | N
     if labels is None:
         return frame, "the array", target
     if not isinstance(labels, pd.Series):
+        if hasattr(labels, "tocsr"):
+            labels = labels.toarray()
         column = np.asarray(labels)
+        if column.ndim == 2 and column.shape[1] > 1:
+            return _with_targets(frame, labels, target)
         if column.ndim == 2 and column.shape[1] == 1:
             column = column[:, 0]
         if column.ndim != 1:
-            raise DataError(f"Expected a target of shape [N], found {list(column.shape)}.")
+            raise DataError(
+                f"Expected a target of shape [N] or [N, targets], found {list(column.shape)}."
+            )
         labels = pd.Series(column)
+    if target is not None and not isinstance(target, str):
+        raise DataError(
+            f"Expected as many names of targets as there are, found {len(target)} and 1."
+        )
     if len(labels) != len(frame):
         raise DataError(
             f"Expected as many target values as rows, found {len(labels)} and {len(frame)}."
@@ -160,6 +175,41 @@ def _frame_of(data: Any, target: str | None) -> tuple[pd.DataFrame, str, str | N
         wanted = next(n for n in ("y", "target_", "y_", "the target") if n not in taken)
     frame[wanted] = labels.reset_index(drop=True).set_axis(frame.index)
     return frame, "the array", wanted
+
+
+def _with_targets(
+    frame: pd.DataFrame, labels: Any, target: str | Sequence[str] | None
+) -> tuple[pd.DataFrame, str, Sequence[str]]:
+    """The table of features and several targets [N, T], as `_frame_of` returns it."""
+    named = isinstance(labels, pd.DataFrame)
+    columns = labels.reset_index(drop=True) if named else pd.DataFrame(np.asarray(labels))
+    if len(columns) != len(frame):
+        raise DataError(
+            f"Expected as many target values as rows, found {len(columns)} and {len(frame)}."
+        )
+    count = columns.shape[1]
+    taken = {str(c) for c in frame.columns}
+    if target is not None:
+        wanted = list(target_names(target, ()))
+        if len(wanted) != count:
+            raise DataError(
+                f"Expected as many names of targets as there are, found {len(wanted)} and {count}."
+            )
+    elif named:
+        wanted = [str(c) for c in columns.columns]
+    else:
+        stem = next(s for s in ("target", "y", "target_", "y_", "the target ")
+                    if not taken & {f"{s}{t}" for t in range(count)})  # fmt: skip
+        wanted = [f"{stem}{t}" for t in range(count)]
+    check_names(wanted, "the targets")
+    both = sorted(taken & set(wanted))
+    if both:
+        raise DataError(
+            f"The targets were given beside features that have a column {both[0]!r} as well. "
+            "Leave one of them out."
+        )
+    columns = columns.set_axis(wanted, axis=1).set_axis(frame.index).infer_objects()
+    return pd.concat([frame, columns], axis=1), "the array", wanted
 
 
 def _features(data: Any) -> pd.DataFrame:
@@ -211,61 +261,6 @@ def _list(names: Iterable[str]) -> str:
 
 def _such_rows(at: NDArray[np.int64]) -> str:
     return f"({at.size:,} such row{'s' if at.size > 1 else ''})"
-
-
-def _read_target(labels: pd.Series[Any], strict: bool) -> tuple[pd.Series[Any], list[str]]:
-    """The target with unreadable cells of an otherwise numeric column made missing."""
-    if cells.holds_numbers(labels):
-        infinite = np.flatnonzero(np.isinf(cells.numbers(labels)))
-        if infinite.size:
-            row = cells.row_number(labels.index, int(infinite[0]))
-            raise DataError(
-                f"The target {labels.name!r}, row {row}: expected a finite number, found "
-                f"{labels.iloc[int(infinite[0])]}. Correct it, or leave the cell empty to leave "
-                "the row out."
-            )
-        return labels, []
-    found = cells.factor(labels)
-    labels = labels.mask(pd.Series(found.codes < 0, index=labels.index))
-    read = [cells.number(v) for v in found.values]
-    values = cells.look_up(read, found.codes)
-    words = np.append([v is None for v in read], False)[found.codes].astype(bool)
-    blank = np.isnan(values) & ~words
-    quantity = np.unique(values[~np.isnan(values)]).size
-    good = int(np.isfinite(values).sum())
-    if not good or not (words.any() or (blank & (found.codes >= 0)).any()):
-        return labels, []
-    # Words in a quantity are mistakes; words among few numbers are more likely class labels.
-    if words.any() and (good < 0.95 * (good + words.sum()) or quantity <= 20):
-        return labels, []
-    at = np.flatnonzero(words)
-    if not at.size:
-        return pd.Series(values, index=labels.index, name=labels.name), []
-    row, value = cells.row_number(labels.index, int(at[0])), cells.key(labels.iloc[int(at[0])])
-    more = f" ({at.size} such cells)" if at.size > 1 else ""
-    if strict:
-        raise DataError(
-            f"The target {labels.name!r}, row {row}: expected a number, found {value!r}{more}. "
-            "Correct it, or run without strict to leave the row out."
-        )
-    note = f"The target {labels.name!r} holds numbers, but row {row} is {value!r}{more}."
-    return pd.Series(values, index=labels.index, name=labels.name), [note]
-
-
-def _missing_rows(labels: pd.Series[Any], present: NDArray[np.bool_]) -> list[str]:
-    missing = int((~present).sum())
-    if missing == len(labels):
-        raise DataError(
-            f"The target {labels.name!r}: expected values, found none in any of {missing} rows. "
-            "Choose another target, or fill it in."
-        )
-    if not missing:
-        return []
-    first = cells.row_number(labels.index, int(np.flatnonzero(~present)[0]))
-    return [
-        f"Dropped {missing} of {len(labels)} rows: the target {labels.name!r} is missing there "
-        f"(first: row {first})."
-    ]
 
 
 def _no_gaps(series: pd.Series[Any], role: str) -> pd.Series[Any]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from adanet_py.data import cells
 from adanet_py.data.splits import MIN_ROWS
 from adanet_py.errors import ConfigError, DataError, check_known
+from adanet_py.tasks import ONE_TARGET
 
-TASKS = ("binary", "multiclass", "regression")
 Label = bool | int | float | str
 _MANY = 20  # more distinct integers than this are a quantity, not classes
 
@@ -87,7 +87,7 @@ def infer_task(target: pd.Series[Any], task: str = "auto") -> str:
     classes becomes "binary". Raises DataError when the values do not allow any or that task.
     """
     if task != "auto":
-        check_known("task", task, ("auto", *TASKS), ConfigError)
+        check_known("task", task, ("auto", *ONE_TARGET), ConfigError)
     found = cells.factor(target)
     used = found.used
     numeric = cells.holds_numbers(target)

@@ -3,7 +3,6 @@
 from adanet_py.metrics.metric import (
     CLASSIFICATION,
     REGRESSION,
-    TASKS,
     Domain,
     Metric,
     weighted_median,
@@ -16,11 +15,13 @@ from adanet_py.metrics.names import (
     check_name,
     check_values,
     check_weighted,
+    common,
     default_metric,
     get_metric,
     resolve_metric,
 )
 from adanet_py.metrics.scoring import inputs, per_row_loss, score, to_error
+from adanet_py.metrics.several import for_several
 
 __all__ = [
     "ALIASES",
@@ -28,13 +29,14 @@ __all__ = [
     "COMMON",
     "METRICS",
     "REGRESSION",
-    "TASKS",
     "Domain",
     "Metric",
     "check_name",
     "check_values",
     "check_weighted",
+    "common",
     "default_metric",
+    "for_several",
     "get_metric",
     "inputs",
     "per_row_loss",

@@ -40,7 +40,8 @@ def _curve(
     return np.cumsum(hit * w)[last], np.cumsum((1 - hit) * w)[last]
 
 
-def _auc(positive: np.ndarray, value: np.ndarray, weight: np.ndarray | None) -> float:
+def area_under_roc(positive: np.ndarray, value: np.ndarray, weight: np.ndarray | None) -> float:
+    """Area under the ROC curve; NaN where rows of one side have no weight."""
     true, false = _curve(positive, value, weight)
     if true[-1] <= 0 or false[-1] <= 0:
         return float("nan")
@@ -48,7 +49,10 @@ def _auc(positive: np.ndarray, value: np.ndarray, weight: np.ndarray | None) -> 
     return float(width @ (height[1:] + height[:-1]) / 2 / (true[-1] * false[-1]))
 
 
-def _ap(positive: np.ndarray, value: np.ndarray, weight: np.ndarray | None) -> float:
+def average_precision_of(
+    positive: np.ndarray, value: np.ndarray, weight: np.ndarray | None
+) -> float:
+    """Mean precision over the steps of recall; NaN where positive rows have no weight."""
     true, false = _curve(positive, value, weight)
     if true[-1] <= 0:
         return float("nan")
@@ -75,7 +79,7 @@ def _one_vs_rest(
 
 
 def _roc_auc(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> float:
-    return _one_vs_rest(_auc, y, proba, weight)
+    return _one_vs_rest(area_under_roc, y, proba, weight)
 
 
 def roc_auc_by_size(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> float:
@@ -84,15 +88,15 @@ def roc_auc_by_size(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None)
     Classes without weight are left out (scikit-learn: NaN), as their share is 0.
     """
     if proba.shape[1] == 2:
-        return _auc(y == 1, proba[:, 1], weight)
+        return area_under_roc(y == 1, proba[:, 1], weight)
     size = np.bincount(y, weights=weight, minlength=proba.shape[1])
     there = np.flatnonzero(size)
-    areas = [_auc(y == c, proba[:, c], weight) for c in there]
+    areas = [area_under_roc(y == c, proba[:, c], weight) for c in there]
     return float(np.average(areas, weights=size[there]))
 
 
 def _average_precision(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> float:
-    return _one_vs_rest(_ap, y, proba, weight)
+    return _one_vs_rest(average_precision_of, y, proba, weight)
 
 
 # ---------------------------------------------------------------- labels

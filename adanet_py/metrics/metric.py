@@ -10,7 +10,6 @@ import numpy as np
 
 CLASSIFICATION = ("binary", "multiclass")
 REGRESSION = ("regression",)
-TASKS = (*CLASSIFICATION, *REGRESSION)
 
 _Function = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
 _Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]

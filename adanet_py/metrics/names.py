@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from adanet_py.errors import ConfigError, DataError, nearest
-from adanet_py.metrics import classification, regression, scorers
+from adanet_py.metrics import classification, regression, scorers, several
 from adanet_py.metrics.metric import Metric
+from adanet_py.tasks import is_regression
 
 # What a model is shown by; the others are computed where they are asked for.
-COMMON: tuple[Metric, ...] = (*classification.METRICS, *regression.METRICS)
-METRICS: dict[str, Metric] = {m.name: m for m in (*COMMON, *scorers.METRICS)}
+COMMON: tuple[Metric, ...] = tuple(
+    several.extended(m) for m in (*classification.METRICS, *regression.METRICS)
+)
+METRICS: dict[str, Metric] = {
+    m.name: several.extended(m) for m in (*COMMON, several.HAMMING_LOSS, *scorers.METRICS)
+}
 
 # Other spellings: those of scikit-learn's scorers and functions, and two common short names.
 ALIASES: dict[str, str] = {
@@ -49,7 +54,14 @@ ALIASES: dict[str, str] = {
 
 def default_metric(task: str) -> str:
     """The metric a run is judged by where none is asked for: "rmse" or "log_loss"."""
-    return "rmse" if task == "regression" else "log_loss"
+    return "rmse" if is_regression(task) else "log_loss"
+
+
+def common(task: str) -> tuple[Metric, ...]:
+    """The metrics a model for `task` is shown by."""
+    if task == "multilabel":
+        return tuple(METRICS[name] for name in several.COMMON)
+    return tuple(m for m in COMMON if task in m.tasks)
 
 
 def get_metric(name: str) -> Metric:
@@ -60,7 +72,7 @@ def get_metric(name: str) -> Metric:
     key, _, level = name.strip().lower().replace("-", "_").partition(":")
     key = ALIASES.get(key, key)
     if key == "pinball" and level:
-        return regression.pinball(_level(level))
+        return several.extended(regression.pinball(_level(level)))
     if level or key not in METRICS:
         raise ConfigError(
             f"Unknown metric {name!r}.{nearest(key, [*METRICS, *ALIASES])} "
@@ -93,10 +105,14 @@ def resolve_metric(name: str | None, task: str) -> Metric:
     if task not in metric.tasks:
         fitting = ", ".join(m.name for m in METRICS.values() if task in m.tasks)
         raise ConfigError(
-            f"Metric {metric.name!r} is for {' and '.join(metric.tasks)} tasks, "
+            f"Metric {metric.name!r} is for {_and(metric.tasks)} tasks, "
             f"but this task is {task}. Metrics for it: {fitting}."
         )
     return metric
+
+
+def _and(words: tuple[str, ...]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def check_weighted(metric: Metric, task: str) -> None:

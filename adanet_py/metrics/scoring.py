@@ -6,10 +6,16 @@ import numpy as np
 
 from adanet_py.metrics.metric import Metric
 from adanet_py.metrics.names import get_metric
+from adanet_py.metrics.several import for_several
 
 
 def _get(metric: str | Metric) -> Metric:
     return metric if isinstance(metric, Metric) else get_metric(metric)
+
+
+def _fitting(metric: str | Metric, y_true: np.ndarray) -> Metric:
+    """The metric; that of several targets where `y_true` is [N, T]."""
+    return for_several(_get(metric)) if np.ndim(y_true) == 2 else _get(metric)
 
 
 def inputs(
@@ -37,11 +43,12 @@ def score(
     """The metric in its natural sign and unit.
 
     `y_true` [N]: class codes 0..C-1, or numbers. `prediction`: probabilities [N, C] (two columns
-    for a binary task; labels are their argmax), or numbers [N]. `weight` [N] >= 0.
+    for a binary task; labels are their argmax), or numbers [N]. With several targets both are
+    [N, T], probabilities those of code 1 (several.py). `weight` [N] >= 0.
     NaN where a prediction is not finite, all weights are 0, or the metric is undefined (one class
     only, say).
     """
-    metric = _get(metric)
+    metric = _fitting(metric, y_true)
     y, p = inputs(metric, y_true, prediction)
     if len(y) == 0 or not np.isfinite(prediction).all():
         return float("nan")
@@ -55,9 +62,10 @@ def per_row_loss(
 ) -> np.ndarray | None:
     """Loss of each row [N], lower is better, or None where the metric is no mean over rows.
 
-    The weighted mean of the rows orders models as the metric does, which is `of_mean` of it.
+    The weighted mean of the rows orders models as the metric does, which is `of_mean` of it. With
+    several targets they are [N, T] or [N, 1], and `of_mean` is that of `for_several`.
     """
-    metric = _get(metric)
+    metric = _fitting(metric, y_true)
     if metric.rows is None:
         return None
     return metric.rows(*inputs(metric, y_true, prediction)).astype(np.float64)

@@ -29,6 +29,7 @@ from adanet_py.data.splits import Split
 from adanet_py.journal import write_atomic
 from adanet_py.own import Own
 from adanet_py.records import Group, Result, Status
+from adanet_py.tasks import has_several_targets
 from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.diagnostics import sentence
 from adanet_py.training.engines.program import (
@@ -88,8 +89,8 @@ class Setting:
     split: Split
     architecture: Architecture
     metric: str
-    target: tuple[float, ...]
-    class_weight: list[float] | None
+    target: tuple[Any, ...]  # (mean, scale), lists for several targets
+    class_weight: list[Any] | None  # of each class; of several labels such a list each
     device: torch.device
     emit: Emit
     should_stop: Callable[[], bool]
@@ -173,7 +174,15 @@ def make_program(group: Group, setting: Setting) -> Program:
         setting.dtype,
         setting.pieces,
         setting.own.all_losses(),
+        label_weight(setting),
     )
+
+
+def label_weight(setting: Setting) -> Tensor | None:
+    """Class weights of several labels [T, 2], or None; see `with_label_weight`."""
+    if setting.class_weight is None or not has_several_targets(setting.source.spec.task):
+        return None
+    return torch.tensor(setting.class_weight, device=setting.device, dtype=setting.dtype)
 
 
 def load_tensors(setting: Setting, scaling: str) -> Tensors:
@@ -189,7 +198,7 @@ def load_tensors(setting: Setting, scaling: str) -> Tensors:
     source = setting.source
     weight = None if source.weight is None else tensor(source.weight, setting.dtype)
     target = tensor(source.y, setting.dtype)
-    if setting.class_weight is not None:
+    if setting.class_weight is not None and not has_several_targets(source.spec.task):
         balance = torch.tensor(setting.class_weight, device=setting.device, dtype=setting.dtype)
         each = balance[target.long()]
         weight = each if weight is None else weight * each

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from adanet_py.calibration import cross_fitted, fit_temperature, probabilities
+from adanet_py.calibration import cross_fitted, fit_temperature
 from adanet_py.metrics import Metric, get_metric, score, to_error
+from adanet_py.outputs import in_own_unit, predictions
+from adanet_py.tasks import is_regression
 
 
 @dataclass(frozen=True)
@@ -15,15 +18,16 @@ class Scorer:
     """The run's metric on some rows, in the target's own unit.
 
     `y` [N] are class codes or standardised values, `weight` [N] or None; `mean` and `scale` undo
-    the standardisation of a regression target.
+    the standardisation of a regression target. With several targets `y` is [N, T], and `mean` and
+    `scale` are [T].
     """
 
     metric: Metric
     task: str
     y: np.ndarray
     weight: np.ndarray | None = None
-    mean: float = 0.0
-    scale: float = 1.0
+    mean: float | np.ndarray = 0.0
+    scale: float | np.ndarray = 1.0
 
     @classmethod
     def make(
@@ -32,30 +36,29 @@ class Scorer:
         task: str,
         y: np.ndarray,
         weight: np.ndarray | None,
-        target: tuple[float, float],
+        target: tuple[Any, Any],
     ) -> Scorer:
-        """A scorer for the metric called `metric`; `target` is (mean, scale)."""
-        return cls(get_metric(metric), task, y, weight, *target)
+        """A scorer for the metric called `metric`; `target` is (mean, scale), lists for several."""
+        mean, scale = (np.asarray(v) if isinstance(v, list | tuple) else v for v in target)
+        return cls(get_metric(metric), task, y, weight, mean, scale)
 
     def __call__(self, outputs: np.ndarray, temperature: float | np.ndarray = 1.0) -> float:
         """The metric of outputs [N, n_outputs]; NaN where they are not finite."""
         if not np.isfinite(outputs).all():
             return float("nan")
-        if self.task == "regression":
-            values = outputs[:, 0].astype(np.float64) * self.scale + self.mean
-            y = self.y.astype(np.float64) * self.scale + self.mean
-            return score(self.metric, y, values, self.weight)
-        return score(self.metric, self.y, probabilities(outputs, temperature), self.weight)
+        found = predictions(self.task, outputs, temperature, self.mean, self.scale)
+        y = in_own_unit(self.y, self.mean, self.scale) if is_regression(self.task) else self.y
+        return score(self.metric, y, found, self.weight)
 
     def temperature(self, outputs: np.ndarray, start: float = 1.0) -> float:
         """The temperature fitted on these rows; 1 for regression."""
-        if self.task == "regression" or not np.isfinite(outputs).all():
+        if is_regression(self.task) or not np.isfinite(outputs).all():
             return 1.0
         return fit_temperature(outputs, self.y, self.weight, start)
 
     def cross_fitted(self, outputs: np.ndarray) -> float:
         """The metric with each row's temperature fitted on the other rows."""
-        if self.task == "regression" or not np.isfinite(outputs).all():
+        if is_regression(self.task) or not np.isfinite(outputs).all():
             return self(outputs)
         return self(outputs, cross_fitted(outputs, self.y, self.weight))
 

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from adanet_py.errors import SpaceError
 from adanet_py.metrics import METRICS, get_metric
 from adanet_py.records import DataSpec
+from adanet_py.tasks import TASKS, has_several_targets, part_of
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import KNOBS, LOSSES, Loss, choose_loss, default_loss, loss_name
+from adanet_py.training.targets import with_label_weight
 
 K, B, M, C = 3, 7, 2, 4
 RATIO, LEVEL = 0.8, 0.9
@@ -45,7 +47,7 @@ class Case(NamedTuple):
         )
 
 
-CASES = [(name, task) for name, loss in sorted(LOSSES.items()) for task in loss.tasks]
+CASES = [(n, task) for n, loss in sorted(LOSSES.items()) for task in loss.tasks if task in OUTPUTS]
 
 
 @pytest.fixture(params=CASES, ids=["-".join(c) for c in CASES])
@@ -156,8 +158,11 @@ def members(case: Case) -> Iterator[tuple[int, dict[str, float]]]:
 def test_every_loss_has_a_reference_and_every_task_a_loss() -> None:
     assert set(REFERENCES) == set(LOSSES)
     assert set(HP) == set(KNOBS) <= set(GENERAL)
-    for task in OUTPUTS:
+    for task in TASKS:
         assert task in default_loss(task).tasks
+    for loss in LOSSES.values():  # what is for one target is for several
+        several = {part_of(task) for task in loss.tasks if has_several_targets(task)}
+        assert several == {"binary", "regression"} & set(loss.tasks)
     assert all(LOSSES[name].name == name for name in LOSSES)
     assert {loss.metric for loss in LOSSES.values()} <= {*METRICS, None}
 
@@ -273,6 +278,24 @@ def test_several_targets_are_averaged_over(case: Case) -> None:
         torch.testing.assert_close(both, (each[0] + each[1]) / 2)
 
 
+def test_a_class_weight_is_a_factor_of_every_label_alone(case: Case) -> None:
+    if case.task != "binary":
+        return
+    outputs = torch.cat([case.outputs, -case.outputs], -1)
+    target = torch.stack([case.target, case.target.flip(1)], -1)
+    weight = torch.tensor([[0.5, 3.0], [2.0, 0.25]], dtype=torch.float64)
+    rows = with_label_weight(case.loss, weight).rows(outputs, target, case.hp)
+    each = [
+        case.rows(outputs[..., t : t + 1], target[..., t]) * weight[t][target[..., t].long()]
+        for t in range(2)
+    ]
+    torch.testing.assert_close(rows, (each[0] + each[1]) / 2)
+    shared = with_label_weight(case.loss, weight).rows(outputs, target[:1], case.hp)
+    torch.testing.assert_close(shared[0], rows[0])
+    ones = with_label_weight(case.loss, torch.ones_like(weight))
+    torch.testing.assert_close(ones.rows(outputs, target, case.hp), case.rows(outputs, target))
+
+
 def test_only_the_knobs_a_loss_names_change_it(case: Case) -> None:
     plain = case.rows()
     for name in KNOBS:
@@ -296,7 +319,7 @@ def test_a_candidate_names_its_loss_or_takes_that_of_the_run_or_the_task() -> No
 
 def test_a_loss_of_another_task_or_of_no_name_is_refused() -> None:
     with pytest.raises(
-        SpaceError, match=r"for regression tasks, but this task is binary\. .*focal"
+        SpaceError, match=r"for regression and multioutput tasks, but this task is binary\. .*focal"
     ):
         choose_loss({"loss": "huber"}, DataSpec("binary", 1, 3))
     with pytest.raises(SpaceError, match="Did you mean 'huber'"):

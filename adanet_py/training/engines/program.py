@@ -25,12 +25,14 @@ from adanet_py.architectures.perturbations import (
 )
 from adanet_py.errors import SpaceError
 from adanet_py.records import Candidate, DataSpec
+from adanet_py.tasks import is_regression, part_of
 from adanet_py.training.batches import BatchOrder, member_seed, micro_batches
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import LOSSES, Loss, choose_loss
 from adanet_py.training.mixing import Mixer
 from adanet_py.training.optimizers import Optimizer, Part, make_parts
 from adanet_py.training.schedules import learning_rates
+from adanet_py.training.targets import with_label_weight
 
 MIXED_STEPS = 64  # whose mixing is drawn at once
 # What GENERAL offers of the perturbations of `layers.Inputs`.
@@ -43,7 +45,10 @@ MICRO_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 
 @dataclass(frozen=True)
 class Tensors:
-    """The data on the device: numeric [N, n], category [N, c], target [N], weight [N] or None."""
+    """The data on the device: numeric [N, n], category [N, c], target [N], weight [N] or None.
+
+    Several targets are [N, T].
+    """
 
     numeric: Tensor
     category: Tensor
@@ -66,6 +71,7 @@ class Program:
     dtype: torch.dtype = torch.float32
     pieces: int = 1  # micro-batches of a step at least, where memory is short
     losses: Mapping[str, Loss] = field(default_factory=lambda: LOSSES)  # known by name
+    label_weight: Tensor | None = None  # of both values of several labels [T, 2]
 
     def __post_init__(self) -> None:
         families = {c.family for c in self.candidates}
@@ -80,7 +86,8 @@ class Program:
     @cached_property
     def loss(self) -> Loss:
         """The training loss of the family, for the data at hand."""
-        return choose_loss(self.candidates[0].static, self.spec, self.losses)
+        loss = choose_loss(self.candidates[0].static, self.spec, self.losses)
+        return loss if self.label_weight is None else with_label_weight(loss, self.label_weight)
 
     def scored(self, outputs: Tensor) -> Tensor:
         """Raw outputs [..., M, C] as they are scored and stored [..., C]: link, members merged."""
@@ -309,16 +316,16 @@ def mixing_buffers(module: nn.Module) -> dict[str, str]:
 def merge_members(outputs: Tensor, task: str, loss: Loss) -> Tensor:
     """Raw outputs of implicit members [..., M, C] through the loss's link and averaged: [..., C].
 
-    Classification averages probabilities and returns their logits (binary) or logs; regression
-    averages standardised values.
+    Classification averages probabilities and returns their logits (binary, each of several labels)
+    or logs; regression averages standardised values.
     """
     if loss.link is not None:
         outputs = loss.link(outputs)
     if outputs.shape[-2] == 1:
         return outputs.squeeze(-2)
-    if task == "regression":
+    if is_regression(task):
         return outputs.mean(-2)
-    if task == "binary":
+    if part_of(task) == "binary":
         logsigmoid = nn.functional.logsigmoid
         return torch.logsumexp(logsigmoid(outputs), -2) - torch.logsumexp(logsigmoid(-outputs), -2)
     return torch.logsumexp(outputs.log_softmax(-1), -2) - np.log(outputs.shape[-2])

@@ -10,7 +10,7 @@ from adanet_py.training.losses.loss import Loss, columns, knob
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LABELS = ("binary",)
+_LABELS = ("binary", "multilabel")
 _CLASSES = ("multiclass",)
 
 

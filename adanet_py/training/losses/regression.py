@@ -17,7 +17,7 @@ from adanet_py.training.losses.loss import Loss, columns, knob
 if TYPE_CHECKING:
     from torch import Tensor
 
-_VALUES = ("regression",)
+_VALUES = ("regression", "multioutput")
 # Means between 1e-6 and 5e8 times the average; beyond, exp goes on as its tangent, so that a wild
 # step has a large but finite loss and a way back, and a prediction stays above 0 in float32.
 _HIGHEST = 20.0
