@@ -33,7 +33,7 @@ def search(
     space: str | os.PathLike[str] | Mapping[str, Any] | SearchSpace = "table",
     controller: Any = None,
     architectures: Sequence[Architecture] = (),
-    optimizers: Sequence[Optimizer] = (),
+    optimizers: Sequence[Optimizer | type] = (),
     losses: Sequence[Loss] = (),
     types: Mapping[str, str] | None = None,
     on_rung: Callable[[dict[str, Any]], None] | None = None,
@@ -54,7 +54,7 @@ def search(
         controller: name, function ``(space, history, n, rng) -> candidates``, or Optuna sampler.
         architectures, optimizers, losses: your own, searched beside (or, named in `space`, instead
             of) the built-in; `loss` may name one of yours, which all networks are then trained
-            with.
+            with. An optimizer may be a class of torch.optim.Optimizer.
         types: column -> numeric, boolean, category, date, text or dropped, where inference errs.
         on_rung: called with a dict (group, step, alive, candidate, validation ...) at evaluations.
         on_candidate: called with the `Result` of every finished candidate and baseline.
@@ -126,24 +126,25 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     architectures: Sequence[Architecture] = (),
-    optimizers: Sequence[Optimizer] = (),
+    optimizers: Sequence[Optimizer | type] = (),
     losses: Sequence[Loss] = (),
     out: str | os.PathLike[str] | None = None,
 ) -> list[Result]:
     """Train given candidates, without a search; one `Result` each, in their order.
 
     What a candidate does not say takes its architecture's default. Candidates of one family
-    (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto"), or
-    one by one by "separate". All run in this process, to the last epoch, without rungs or early
-    stopping. `loss` is for candidates that name none, `quantile` the level of the loss quantile.
-    `folds`, `split`, `weight` and `class_weight` are those of `search`; `architectures`,
-    `optimizers` and `losses` your own. `out` keeps weights and predictions in a folder, else they
+    (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto", but
+    for optimizers that only "separate" can run), or one by one by "separate". All run in this
+    process, to the last epoch, without rungs or early stopping. `loss` is for candidates that name
+    none, `quantile` the level of the loss quantile. `folds`, `split`, `weight` and `class_weight`
+    are those of `search`; `architectures`, `optimizers` (also classes of torch.optim.Optimizer) and
+    `losses` your own. `out` keeps weights and predictions in a folder, else they
     are gone.
 
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
     from adanet_py.placement import make_job
-    from adanet_py.plan import Workload, make_group
+    from adanet_py.plan import Workload, engine_for, make_group
     from adanet_py.prepare import prepare, read
     from adanet_py.training.engines import ENGINES
 
@@ -152,6 +153,13 @@ def train(
         check_candidate(candidate, own)
     if engine != "auto":
         check_known("engine", engine, ENGINES, ConfigError)
+        for candidate in candidates:
+            wanted = own.optimizer(candidate.optimizer).engine
+            if wanted not in ("", engine):
+                raise ConfigError(
+                    f"The optimizer {candidate.optimizer} runs on the engine {wanted!r} only, not "
+                    f"on {engine!r}. Use engine='auto', or train it in a call of its own."
+                )
     if not 0 < epochs < math.inf:
         raise ConfigError(f"epochs: expected a positive number, found {epochs}.")
     config = SearchConfig(
@@ -188,7 +196,7 @@ def train(
             families.setdefault(candidate.family, []).append(candidate)
         results: dict[str, Result] = {}
         for index, family in enumerate(families.values()):
-            name = "stacked" if engine == "auto" else engine
+            name = engine_for(family[0], load) if engine == "auto" else engine
             group = _whole(make_group(index, family, [], epochs, load, name))
             job = make_job(group, folder, prepared, device, own)
             answer = run_job(job, lambda event: None, lambda: False)

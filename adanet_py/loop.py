@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,12 @@ from adanet_py.plan import (
     MEMBERS,
     Workload,
     best_of,
+    engine_for,
     make_group,
     measured_speed,
+    passes,
     size_group,
+    too_costly,
 )
 from adanet_py.prepare import Prepared
 from adanet_py.proposing import ask
@@ -53,6 +56,7 @@ from adanet_py.tables import write_tables
 from adanet_py.training.losses import AUTO
 
 KEPT = 20  # candidates whose weights stay on disk
+PROPOSALS = 8  # that may be too costly for the time left before none is made
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
@@ -85,6 +89,8 @@ class Search:
     crashes: dict[int, int] = field(default_factory=dict)
     interrupted: bool = False
     warned: bool = False  # that the controller mixes families
+    refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
+    told: set[str] = field(default_factory=set)  # what notes are given once about
 
     def __post_init__(self) -> None:
         self.metric = get_metric(self.prepared.metric)
@@ -218,24 +224,40 @@ class Search:
         most = (self.config.candidates or 1 << 30) - self.state.proposed
         speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
-        candidates, unfit = ask(
-            self.controller, self.space, history, min(MEMBERS, most), rng, self.own, self.load.spec
-        )
-        if unfit and not self.warned:
-            self.warned = True
-            self.note(
-                f"The controller proposed candidates of several programs at once; {unfit} of "
-                f"{unfit + len(candidates)} differ from the first one's and are not trained."
+        for _ in range(PROPOSALS):
+            seen = replace(history, pending=(*history.pending, *self.refused))
+            candidates, unfit = ask(
+                self.controller,
+                self.space,
+                seen,
+                min(MEMBERS, most),
+                rng,
+                self.own,
+                self.load.spec,
             )
-        if not candidates:
-            self._journal("exhausted", {})
-            return None
-        members, epochs = size_group(candidates[0], self.load, speed, left, most)
-        candidates = candidates[:members]
-        if not candidates:
-            return None
-        names = [name_of(self.controller)] * len(candidates)
-        return make_group(index, candidates, names, epochs, self.load, "stacked")
+            if unfit and not self.warned:
+                self.warned = True
+                self.note(
+                    f"The controller proposed candidates of several programs at once; {unfit} of "
+                    f"{unfit + len(candidates)} differ from the first one's and are not trained."
+                )
+            if not candidates:
+                if not self.refused:
+                    self._journal("exhausted", {})
+                return None
+            members, epochs = size_group(candidates[0], self.load, speed, left, most)
+            denied = too_costly(candidates[0], self.load, speed, members, epochs)
+            if denied:
+                self.note(denied, once=candidates[0].family)
+            if members:
+                names = [name_of(self.controller)] * members
+                engine = engine_for(candidates[0], self.load)
+                group = candidates[:members]
+                return make_group(index, group, names[: len(group)], epochs, self.load, engine)
+            if passes(candidates[0], self.load) <= 1.0:
+                return None
+            self.refused += tuple(candidates)  # a cheaper one may still fit
+        return None
 
     def _submit(self, group: Group) -> None:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
@@ -302,7 +324,7 @@ class Search:
 
     def _forward(self, event: Event) -> None:
         if event.data.get("kind") == "note":
-            self.note(str(event.data["message"]))
+            self.note(str(event.data["message"]), once=str(event.data.get("once", "")))
         else:
             self.on_event(dict(event.data))
             self._progress(event.data.get("validation"))
@@ -381,8 +403,12 @@ class Search:
 
     # ------------------------------------------------------------------ small things
 
-    def note(self, message: str) -> None:
-        """Tell the user something they should know."""
+    def note(self, message: str, once: str = "") -> None:
+        """Tell the user something they should know; of each `once` the first only."""
+        if once in self.told:
+            return
+        if once:
+            self.told.add(once)
         self.on_event({"kind": "note", "message": message})
 
     def _journal(self, kind: str, data: Any) -> None:

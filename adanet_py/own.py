@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from adanet_py.errors import ConfigError
+from adanet_py.errors import ConfigError, SpaceError, check_known
 
 if TYPE_CHECKING:
     from adanet_py.architectures import Architecture
@@ -63,16 +63,33 @@ class Own:
 
         return {**OPTIMIZERS, **self.optimizers}
 
+    def optimizer(self, name: str) -> Optimizer:
+        """The optimizer of that name, or the class torch.optim.X or pytorch_optimizer.X.
+
+        Raises SpaceError for an unknown one, with the nearest name.
+        """
+        from adanet_py.training.optimizers.library import by_name, is_library_name
+
+        known = self.all_optimizers()
+        if name not in known and is_library_name(name):
+            return by_name(name)
+        check_known("optimizer", name, known, SpaceError)
+        return known[name]
+
 
 def make_own(
     architectures: Iterable[Architecture] = (),
-    optimizers: Iterable[Optimizer] = (),
+    optimizers: Iterable[Optimizer | type] = (),
     losses: Iterable[Loss] = (),
 ) -> Own:
-    """The record of what is given, checked. Raises ConfigError for what cannot be used."""
+    """The record of what is given, checked.
+
+    A class of torch.optim.Optimizer is an optimizer of the class's name, see `library.from_class`.
+    Raises ConfigError for what cannot be used.
+    """
     own = Own(
         _by_name("architecture", architectures),
-        _by_name("optimizer", optimizers),
+        _by_name("optimizer", map(_optimizer, optimizers)),
         _by_name("loss", losses),
     )
     for name, architecture in own.architectures.items():
@@ -129,6 +146,14 @@ def _check_loss(name: str, loss: Loss) -> None:
         raise ConfigError(f"Loss {name!r}: expected the tasks it is for, found none.")
     if loss.metric is not None:
         check_name(loss.metric)
+
+
+def _optimizer(given: Any) -> Any:
+    if not isinstance(given, type):
+        return given
+    from adanet_py.training.optimizers.library import from_class
+
+    return from_class(given)
 
 
 def _by_name(kind: str, given: Iterable[Any]) -> dict[str, Any]:

@@ -31,6 +31,9 @@ EVALUATIONS = 30  # per candidate
 PATIENCE = int(GENERAL["patience"].default)  # type: ignore[arg-type]  # evaluations
 RUNGS = ((1 / 8, 1 / 2), (1 / 3, 1 / 4))  # (share of the steps, share of the members that stay)
 SHARES = 4  # a group may take a quarter of a worker's time
+GRADIENT_SECONDS = 1.0e-3  # of a gradient of one member on the engine `separate`, whatever its size
+SEPARATE_MEMBERS = 2  # candidates of a group there, where they gain nothing from each other
+CURVED_STEPS = (3, 30)  # steps that cost several gradients: the fewest worth a start, and enough
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,29 @@ def batch_size(candidate: Candidate, load: Workload) -> int:
     return rows_per_step(static, load.rows)
 
 
+def engine_for(candidate: Candidate, load: Workload) -> str:
+    """The engine that trains the candidate: the one its optimizer asks for, else `stacked`."""
+    return load.own.optimizer(candidate.optimizer).engine or "stacked"
+
+
+def passes(candidate: Candidate, load: Workload) -> float:
+    """What a step costs, in gradients of the batch.
+
+    The number of parameters is estimated by the multiply-adds of a row.
+    """
+    optimizer = load.own.optimizer(candidate.optimizer)
+    architecture = load.own.all_architectures()[candidate.architecture]
+    estimate = architecture.multiply_adds
+    size = estimate(architecture.complete(candidate.static), load.spec) if estimate else 100_000
+    return optimizer.passes(size, optimizer.complete(candidate.numeric))
+
+
 def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed: float) -> float:
     """Estimated seconds of a step of a group of `members` on one core."""
-    return STEP_SECONDS + members * step_flops(candidate, load) / (FLOPS * speed)
+    flops = step_flops(candidate, load) / (FLOPS * speed)
+    if engine_for(candidate, load) == "stacked":
+        return STEP_SECONDS + members * flops
+    return members * passes(candidate, load) * (load.folds * GRADIENT_SECONDS + flops)
 
 
 def measured_speed(history: History, load: Workload) -> float:
@@ -74,6 +97,10 @@ def measured_speed(history: History, load: Workload) -> float:
             # here, so it is counted in full only once per `MEMBERS`.
             overhead = STEP_SECONDS * result.steps / MEMBERS
             flops = step_flops(result.candidate, load) * result.steps
+            if engine_for(result.candidate, load) != "stacked":
+                gradients = passes(result.candidate, load)
+                overhead = GRADIENT_SECONDS * load.folds * gradients * result.steps
+                flops *= gradients
             ratios.append(flops / max(result.seconds - overhead, 0.3 * result.seconds) / FLOPS)
     return float(np.clip(statistics.median(ratios), 0.05, 20.0)) if len(ratios) >= 3 else 1.0
 
@@ -93,8 +120,21 @@ def full_epochs(rows: int, seconds: float | None = None) -> int:
     return int(np.clip(round(longer * ROW_EPOCHS / rows), *EPOCHS))
 
 
-def planned_epochs(candidate: Candidate, load: Workload) -> int:
-    """Epochs of the candidate under its sampling regime, before its group is fitted in."""
+def planned_epochs(candidate: Candidate, load: Workload) -> float:
+    """Epochs of the candidate under its sampling regime, before its group is fitted in.
+
+    A group whose steps cost several gradients gets about as many gradients as others do, so fewer
+    steps.
+    """
+    epochs = _epochs(candidate, load)
+    gradients = passes(candidate, load)
+    if gradients <= 1.0:
+        return epochs
+    enough = CURVED_STEPS[1] * batch_size(candidate, load) / load.rows
+    return min(epochs, max(enough, epochs * MEMBERS / SEPARATE_MEMBERS / gradients))
+
+
+def _epochs(candidate: Candidate, load: Workload) -> int:
     epochs, rows = full_epochs(load.rows, load.seconds), batch_size(candidate, load)
     regime = candidate.static.get("sampling", "mini_batch")
     if regime == "full_batch":
@@ -111,7 +151,9 @@ def size_group(
 
     `left` are the seconds until the deadline, `most` the candidates still wanted.
     """
-    epochs, members = planned_epochs(candidate, load), min(MEMBERS, most)
+    separate = engine_for(candidate, load) != "stacked"
+    epochs = planned_epochs(candidate, load)
+    members = min(SEPARATE_MEMBERS if separate else MEMBERS, most)
     if load.seconds is None:
         return members, epochs
     share = load.seconds / SHARES if left is None else min(load.seconds / SHARES, left)
@@ -124,9 +166,34 @@ def size_group(
     while members > 2 and cost(members, epochs) > share and cost(members, epochs / 3) > share:
         members = (members + 1) // 2
     fitting = share / cost(members, 1.0)
+    if passes(candidate, load) > 1.0:
+        members = members if fitting * steps >= 1.0 else 1
+        fitting = min(epochs, share / cost(members, 1.0))
+        late = left is not None and fitting * steps < min(CURVED_STEPS[0], epochs * steps)
+        return (0, 0) if late else (members, max(fitting, 1.0 / steps))
     if fitting < FEWEST_EPOCHS and left is not None and left < load.seconds / SHARES:
         return 0, 0  # too little time left for anything that could win
     return members, min(int(fitting), epochs) if fitting >= 1 else max(fitting, 1e-3)
+
+
+def too_costly(
+    candidate: Candidate, load: Workload, speed: float, members: int, epochs: float
+) -> str:
+    """What a candidate with costly steps is denied for want of time, in words; empty if nothing.
+
+    `members`, `epochs` are what `size_group` gave it.
+    """
+    planned = planned_epochs(candidate, load)
+    if passes(candidate, load) <= 1.0 or (members and epochs >= planned):
+        return ""
+    seconds = seconds_per_step(candidate, max(1, members), load, speed)
+    per_epoch = load.rows / batch_size(candidate, load)
+    steps, wanted = (max(1, round(e * per_epoch)) for e in (epochs, planned))
+    fate = f"{steps} of {wanted} steps fit into the time" if members else "it is not started"
+    return (
+        f"{candidate.optimizer} on {candidate.architecture} takes about {seconds:.2g} s a step: "
+        f"{fate}."
+    )
 
 
 def make_group(

@@ -46,14 +46,13 @@ def check_candidate(candidate: Candidate, own: Own, spec: DataSpec | None = None
 
     With `spec`, its loss must suit the data too.
     """
-    architectures, optimizers = own.all_architectures(), own.all_optimizers()
+    architectures, optimizer = own.all_architectures(), own.optimizer(candidate.optimizer)
     check_known("architecture", candidate.architecture, architectures, SpaceError)
-    check_known("optimizer", candidate.optimizer, optimizers, SpaceError)
     check_known("schedule", candidate.schedule, SCHEDULES, SpaceError)
     architecture = architectures[candidate.architecture]
     numeric = {
         **architecture.numeric,
-        **optimizers[candidate.optimizer].numeric,
+        **optimizer.numeric,
         **SCHEDULES[candidate.schedule].numeric,
         **GENERAL,
     }

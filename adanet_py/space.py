@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,8 @@ def _legal_domain(knob: Knob) -> dict[str, Any] | None:
 
 def json_schema(registries: Registries | None = None) -> dict[str, Any]:
     """The JSON schema of a space file, for editors, with the names of all entries and knobs."""
+    from adanet_py.training.optimizers.library import MODULES
+
     registries = registries or default_registries()
     schema = SpaceFile.model_json_schema(by_alias=True)
     scalar = {"type": ["string", "number", "boolean", "null"], "description": "one fixed value"}
@@ -209,5 +212,9 @@ def json_schema(registries: Registries | None = None) -> dict[str, Any]:
             "properties": tables,
             "additionalProperties": False,
         }
+    libraries = "|".join(re.escape(module) for module in MODULES)
+    schema["properties"]["optimizers"]["patternProperties"] = {
+        rf"^({libraries})\.\w+$": {"type": ["object", "null"]}
+    }
     schema["properties"]["general"] = knobs(registries.general)
     return schema

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from adanet_py.errors import SpaceError, check_known
@@ -61,6 +61,7 @@ def build_space(file: SpaceFile, where: Where, registries: Registries, text: str
     Raises:
         SpaceError: a name or value the registries do not know, with line and nearest name.
     """
+    registries = _with_libraries(file, where, registries)
     decisions: list[Decision] = []
     fixed: dict[str, Scalar] = {}
     knobs: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
@@ -90,6 +91,23 @@ def build_space(file: SpaceFile, where: Where, registries: Registries, text: str
     _check_clashes(knobs)
     start = tuple(_start(where, index, entry, registries) for index, entry in enumerate(file.start))
     return SearchSpace(file.name, file.summary, tuple(decisions), fixed, knobs, start, text)
+
+
+def _with_libraries(file: SpaceFile, where: Where, registries: Registries) -> Registries:
+    """The registries with the library classes that the file names as optimizers."""
+    from adanet_py.training.optimizers.library import by_name, is_library_name
+
+    places: dict[str, tuple[str | int, ...]] = {n: ("optimizers", n) for n in file.optimizers}
+    for index, start in enumerate(file.start):
+        places.setdefault(start.optimizer, ("start", index, "optimizer"))
+    found: dict[str, HasNumeric] = {}
+    for name, path in places.items():
+        if name not in registries.optimizers and is_library_name(name):
+            try:
+                found[name] = by_name(name)
+            except SpaceError as error:
+                raise where.error(path, str(error)) from None
+    return replace(registries, optimizers={**registries.optimizers, **found})
 
 
 def _known(where: Where, path: tuple[str | int, ...], what: str, name: str, known: Any) -> None:

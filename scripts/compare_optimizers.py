@@ -89,7 +89,8 @@ def run(job: tuple[Path, str, str, argparse.Namespace]) -> list[dict[str, Any]]:
                 [replace(made[0], optimizer="sgd", numeric={})], frame, target=target,
                 epochs=1e-9, metric=metric, split=PART, out=scratch,
             )  # fmt: skip
-        epochs /= OPTIMIZERS[name].passes(one[0].parameters)
+        hp = OPTIMIZERS[name].complete(made[0].numeric)
+        epochs /= OPTIMIZERS[name].passes(one[0].parameters, hp)
     start = time.perf_counter()
     results = adanet_py.train(
         made, frame, target=target, epochs=epochs, metric=metric, split=PART, seed=0

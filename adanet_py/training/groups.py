@@ -12,7 +12,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from adanet_py.journal import write_atomic
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
 from adanet_py.training.engines import make_engine
 from adanet_py.training.engines.program import Program
+from adanet_py.training.engines.storing import UnstorableError
 from adanet_py.training.probe import are_units_due
 from adanet_py.training.schedules import ROUNDING, feedback_factor
 from adanet_py.training.scoring import Scorer
@@ -110,7 +111,12 @@ def train(program: Program, plan: Plan) -> list[Track]:
         if stopped:
             break
         if plan.checkpoint and time.monotonic() - saved > plan.checkpoint_seconds:
-            _save(engine, tracks, step, plan.checkpoint)
+            try:
+                _save(engine, tracks, step, plan.checkpoint)
+            except UnstorableError as error:
+                message = f"{error}: a group with it cannot be resumed, but begins afresh."
+                plan.emit({"kind": "note", "message": message, "once": message})
+                plan = replace(plan, checkpoint=None)
             saved = time.monotonic()
     for c in engine.alive:
         tracks[c].status = Status.COMPLETE if step >= group.steps else Status.DEADLINE

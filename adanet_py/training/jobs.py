@@ -38,6 +38,7 @@ from adanet_py.training.engines.program import (
     as_members,
     build_module,
     load_weights,
+    numeric_values,
 )
 from adanet_py.training.groups import Emit, Plan, Track, train
 from adanet_py.training.scoring import Scorer
@@ -164,7 +165,7 @@ def make_program(group: Group, setting: Setting) -> Program:
     order = BatchOrder(rows, batch, group.order_seed)
     return Program(
         setting.architecture,
-        setting.own.all_optimizers()[group.candidates[0].optimizer],
+        setting.own.optimizer(group.candidates[0].optimizer),
         group.candidates,
         setting.source.spec,
         order,
@@ -227,11 +228,26 @@ def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]
         should_stop=setting.should_stop,
     )
     checkpoint.parent.mkdir(exist_ok=True)
+    if note := cost_note(program):
+        setting.emit({"kind": "note", "message": note, "once": note})
     tracks = train(program, plan)
     cost = measure(program)
     results = [_finish(track, i, program, plan, setting, cost) for i, track in enumerate(tracks)]
     checkpoint.unlink(missing_ok=True)
     return results
+
+
+def cost_note(program: Program) -> str:
+    """What a step of a costly optimizer is, before the first is taken; empty for others."""
+    optimizer = program.optimizer
+    if optimizer.work is None:
+        return ""
+    hp = numeric_values(optimizer, program.candidates[0])
+    parameters = sum(p.numel() for p in program.build(0).parameters())
+    return (
+        f"{optimizer.name}: {optimizer.work(parameters, hp)}, one step costs about "
+        f"{optimizer.passes(parameters, hp):.0f} gradients of the batch."
+    )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """The separate engine: plain PyTorch, one member at a time, `torch.optim` steps.
 
-It is the oracle the fused engines are tested against, and the home of modules that cannot be
-vectorised.
+It is the oracle the fused engines are tested against, and the home of modules and optimizers that
+cannot be vectorised.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from torch import Tensor
 from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averaging_weights
-from adanet_py.training.batches import noise_starts
+from adanet_py.training.batches import hash_words, noise_starts
+from adanet_py.training.engines.closure import Closure, NotFiniteError
 from adanet_py.training.engines.program import (
     Program,
     State,
@@ -28,7 +31,9 @@ from adanet_py.training.engines.program import (
     parts_of,
     switch,
 )
+from adanet_py.training.engines.storing import pack, put_back, unpack
 from adanet_py.training.optimizers.chained import ChainedOptimizer
+from adanet_py.training.optimizers.objective import Piece
 from adanet_py.training.probe import StepProbe, is_curved, probe_rows, watched
 
 
@@ -40,7 +45,8 @@ class SeparateEngine:
         self.alive = list(range(len(program.candidates)))
         members = program.folds * len(program.candidates)
         self.modules = [program.build(m) for m in range(members)]
-        for m, (module, seed) in enumerate(zip(self.modules, program.seeds(), strict=True)):
+        self.seeds = program.seeds()
+        for m, (module, seed) in enumerate(zip(self.modules, self.seeds, strict=True)):
             switch(module, program.used([program.candidates[m % len(program.candidates)]]))
             pool = noise_pool(seed).to(program.device)
             for layer in noisy_layers(module).values():
@@ -57,6 +63,7 @@ class SeparateEngine:
         self._averages = bool((self._share < 1.0).any())
         # What is scored and kept, where that is not what is trained.
         apart = self._averages or program.optimizer.evaluated is not None
+        apart = apart or _switches(self.optimizers[0])
         self.evaluated = copy.deepcopy(self.modules) if apart else self.modules
         self.hp = [numeric_values(program.optimizer, c) for c in program.candidates] * program.folds
 
@@ -74,9 +81,10 @@ class SeparateEngine:
             return ChainedOptimizer(self.program.optimizer, parts_of(module), named, hp)
         yes = [p for n, p in named if is_decayed(n, tuple(p.shape))]
         no = [p for n, p in named if not is_decayed(n, tuple(p.shape))]
+        decay = hp.get("weight_decay", 0.0)
         groups = [
-            {"params": yes, "weight_decay": hp["weight_decay"]},
-            {"params": no, "weight_decay": hp["weight_decay"] * hp["bias_decay"]},
+            {"params": yes, "weight_decay": decay},
+            {"params": no, "weight_decay": decay * hp["bias_decay"]},
         ]
         reference: torch.optim.Optimizer = self.program.optimizer.reference(groups, hp)
         return reference
@@ -97,17 +105,15 @@ class SeparateEngine:
             last = tick(done) or done == stop
             measured = []
             for m in range(k):
-                batch = (m, order[s, m // len(self.alive)], places[s], self._mix(m, mix))
-                total[m] += self._gradients(*batch)
-                if not last:
-                    norm[m] = self._update(m, start + s)
-                    continue
-                curved = is_curved(start, done)
-                probe = StepProbe(*self._rows(m), parts_of(self.modules[m]), curved)
-                norm[m] = self._update(m, start + s)
-                if curved:
-                    self._gradients_again(*batch)
-                measured.append(probe.after(*self._rows(m)))
+                own = self._mix(m, mix)
+                closure = self._closure(m, order[s, m // len(self.alive)], places[s], own)
+                closure.keeps = last
+                before = self._row(m, self.modules[m].parameters()) if last else None
+                self._update(m, start + s, closure)
+                total[m] += closure.loss or 0.0
+                norm[m] = closure.norm
+                if before is not None:
+                    measured.append(self._measure(m, closure, before, is_curved(start, done)))
             if last:
                 self._measured = {n: torch.cat([e[n] for e in measured]) for n in measured[0]}
                 break
@@ -121,60 +127,73 @@ class SeparateEngine:
             self.modules[m].get_buffer(name).copy_(mix[what][m])
         return mix["own"][m : m + 1]
 
-    def _gradients(
+    def _measure(self, m: int, closure: Closure, before: Tensor, curved: bool) -> dict[str, Tensor]:
+        """What is measured of the step just taken from the weights `before`."""
+        parameters = list(self.modules[m].parameters())
+        gradient = self._row(m, closure.first)
+        probe = StepProbe(before, gradient, parts_of(self.modules[m]), curved)
+        if curved:
+            closure.gradient()
+            gradient = self._row(
+                m, [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            )
+        return probe.after(self._row(m, parameters), gradient)
+
+    def _row(self, m: int, tensors: Iterable[Tensor]) -> Tensor:
+        """What belongs to the parameters of a member as a row [1, P], laid out as `parts_of`."""
+        names = (name for name, _ in self.modules[m].named_parameters())
+        named = dict(zip(names, tensors, strict=True))
+        parts = parts_of(self.modules[m])
+        return torch.cat([named[part.name].detach().reshape(1, -1) for part in parts], 1)
+
+    def _closure(
         self, m: int, rows: Tensor, places: list[list[int]], own: Tensor | None
-    ) -> float:
-        """Put the gradient of a batch, rows [B], in place; its loss."""
-        self.optimizers[m].zero_grad()
-        loss = 0.0
-        for piece, at in zip(self._pieces, places, strict=True):
-            for layer, place in zip(noisy_layers(self.modules[m]).values(), at, strict=True):
+    ) -> Closure:
+        """The loss of a member on the batch `rows` [B].
+
+        `places` of the noise, per part; `own` is what `_mix` gives.
+        """
+        module = self.modules[m].train()
+        layers = list(noisy_layers(module).values())
+
+        def forward(i: int) -> Piece:
+            for layer, place in zip(layers, places[i], strict=True):
                 layer.start = place
-            loss += self._backward(m, rows, piece, own)
-        return loss
+            return self._forward(m, rows, self._pieces[i], own)
 
-    def _gradients_again(
-        self, m: int, rows: Tensor, places: list[list[int]], own: Tensor | None
-    ) -> None:
-        """The same at the weights of now, leaving no trace in running statistics."""
-        kept = copy.deepcopy(self.modules[m].state_dict())
-        self._gradients(m, rows, places, own)
-        self.modules[m].load_state_dict(kept)
+        penalty, constrain = partial(self._penalty, m), partial(self._constrain, m)
+        return Closure(module, len(self._pieces), forward, penalty, constrain)
 
-    def _rows(self, m: int) -> tuple[Tensor, Tensor]:
-        """Weights and gradient of a member as rows [1, P] in the order of `parts_of`."""
-        named = dict(self.modules[m].named_parameters())
-        found = [named[part.name] for part in parts_of(self.modules[m])]
-        weights = torch.cat([p.detach().reshape(1, -1) for p in found], 1)
-        zero = weights.new_zeros(1)
-        gradients = [zero.expand(p.shape) if p.grad is None else p.grad for p in found]
-        return weights, torch.cat([g.reshape(1, -1) for g in gradients], 1)
-
-    def _backward(self, m: int, rows: Tensor, piece: slice, own: Tensor | None) -> float:
-        """Add the gradient of a piece of the batch `rows` [B]; its share of the loss."""
-        data, module = self.program.data, self.modules[m].train()
-        share = (piece.stop - piece.start) / len(rows)
+    def _forward(self, m: int, rows: Tensor, piece: slice, own: Tensor | None) -> Piece:
+        """The outputs of a piece of the batch `rows` [B], and its share of the loss."""
+        data, share = self.program.data, (piece.stop - piece.start) / len(rows)
         rows = rows[piece]
         hp = {
             n: torch.tensor([[v]], device=rows.device, dtype=self.program.dtype)
             for n, v in self.hp[m].items()
         }
-        with self.program.precision():
-            outputs = module(data.numeric[rows], data.category[rows])
-        outputs = as_members(outputs, 1).unsqueeze(0).to(self.program.dtype)
         weight = None if data.weight is None else data.weight[rows].unsqueeze(0)
         target = data.target[rows].unsqueeze(0)
-        loss = self.program.row_losses(outputs, target, weight, hp, own).mean() * share
-        loss.backward()
-        return float(loss.detach())
 
-    @torch.no_grad()
-    def _update(self, m: int, step: int) -> float:
-        """Clip, decay and step from the gradients in place; the gradient norm before clipping."""
-        module, hp, rate = self.modules[m], self.hp[m], float(self.rates[step, m])
-        parameters = list(module.parameters())
-        matrices = {n: p for n, p in module.named_parameters() if is_decayed(n, tuple(p.shape))}
-        for p in matrices.values():
+        def loss(outputs: Tensor) -> Tensor:
+            return self.program.row_losses(outputs, target, weight, hp, own).mean() * share
+
+        with self.program.precision():
+            outputs = self.modules[m](data.numeric[rows], data.category[rows])
+        return Piece(as_members(outputs, 1).unsqueeze(0).to(self.program.dtype), loss)
+
+    def _matrices(self, m: int) -> list[torch.nn.Parameter]:
+        named = self.modules[m].named_parameters()
+        return [p for n, p in named if is_decayed(n, tuple(p.shape))]
+
+    def _penalty(self, m: int) -> Tensor | float:
+        strength = self.hp[m]["l1"]
+        return sum(strength * p.abs().sum() for p in self._matrices(m)) if strength else 0.0
+
+    def _constrain(self, m: int) -> float:
+        """Add the slope of the penalty and clip the gradients in place; their norm before that."""
+        hp, matrices, parameters = self.hp[m], self._matrices(m), list(self.modules[m].parameters())
+        for p in matrices:
             assert p.grad is not None
             p.grad.add_(p.sign(), alpha=hp["l1"])
         norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf"))
@@ -182,22 +201,44 @@ class SeparateEngine:
             torch.nn.utils.clip_grad_value_(parameters, hp["clip_value"])
         if hp["clip_norm"] > 0:
             torch.nn.utils.clip_grad_norm_(parameters, hp["clip_norm"])
-        for p in list(matrices.values())[:-1]:  # the last is the output layer
+        for p in matrices[:-1]:  # the last is the output layer
             if hp["agc"] > 0 and p.grad is not None:
                 for w, g in zip(_units(p), _units(p.grad), strict=True):
                     _shorten(g, hp["agc"] * max(float(w.norm()), 1e-3))
-        for p in matrices.values():
-            p.mul_(1.0 - rate * hp["decoupled_decay"])
-        for group in self.optimizers[m].param_groups:
+        return float(norm)
+
+    @torch.no_grad()
+    def _update(self, m: int, step: int, closure: Closure) -> None:
+        """One step of the optimizer, and what happens to the weights beside it."""
+        matrices, hp, rate = self._matrices(m), self.hp[m], float(self.rates[step, m])
+        optimizer, decay = self.optimizers[m], rate * hp["decoupled_decay"]
+        for group in optimizer.param_groups:
             group["lr"] = rate
-        self.optimizers[m].step()
-        for p in matrices.values():
+        if self.program.optimizer.engine:
+            before = [p.clone() for p in matrices] if decay else []
+            try:
+                with _seeded(self.seeds[m], step):
+                    optimizer.step(closure)  # type: ignore[arg-type]
+            except NotFiniteError:
+                for p in self.modules[m].parameters():
+                    p.fill_(torch.nan)  # it has diverged, whatever the optimizer would make of it
+            if closure.loss is None:
+                name = self.program.optimizer.name
+                raise RuntimeError(f"The optimizer {name} never called the closure of its step.")
+            for p, w in zip(matrices, before, strict=False):
+                p.sub_(w, alpha=decay)
+        else:
+            with suppress(NotFiniteError):  # not a number is a step like any other here
+                closure()
+            for p in matrices:
+                p.mul_(1.0 - decay)
+            optimizer.step()
+        for p in matrices:
             if hp["max_norm"] > 0:
                 for w in _units(p):
                     _shorten(w, hp["max_norm"])
         if self._averages:
             self._average(m, float(self._share[step, m]))
-        return float(norm)
 
     def _average(self, m: int, share: float) -> None:
         """Move what is evaluated towards what is trained: weights and running statistics."""
@@ -207,6 +248,7 @@ class SeparateEngine:
             if name in names or "running_" in name:
                 kept[name].lerp_(value, share)
 
+    @torch.no_grad()
     def _at_evaluation(self, m: int) -> dict[str, Tensor]:
         """Weights, as the optimizer would evaluate them, and buffers of a member."""
         values = dict(self.modules[m].state_dict())
@@ -214,6 +256,13 @@ class SeparateEngine:
         if isinstance(optimizer, ChainedOptimizer):
             names = (part.name for part in optimizer.parts)
             values |= dict(zip(names, optimizer.evaluated(), strict=True))
+        elif _switches(optimizer):
+            trained = [p.clone() for p in self.modules[m].parameters()]
+            optimizer.eval()  # type: ignore[attr-defined]
+            values = {n: v.clone() for n, v in values.items()}
+            optimizer.train()  # type: ignore[attr-defined]
+            for p, before in zip(self.modules[m].parameters(), trained, strict=True):
+                p.copy_(before)  # there and back is not quite the same
         return values
 
     @torch.no_grad()
@@ -265,6 +314,7 @@ class SeparateEngine:
             self.mixer = self.mixer.select(index)
         self.optimizers = [self.optimizers[i] for i in index]
         self.hp = [self.hp[i] for i in index]
+        self.seeds = [self.seeds[i] for i in index]
         self.rates = self.rates[:, index]
 
     def scale_rates(self, start: int, factors: Sequence[float]) -> None:
@@ -287,12 +337,8 @@ class SeparateEngine:
             if self._averages:
                 kept = self.evaluated[m].state_dict()
                 out |= {f"{m}/average/{n}": v for n, v in kept.items()}
-            for i, slots in optimizer.state_dict()["state"].items():
-                out |= {
-                    f"{m}/slot/{i}/{n}": torch.as_tensor(v)
-                    for n, v in slots.items()
-                    if v is not None
-                }
+            packed = pack(optimizer.state_dict())
+            out |= {f"{m}/optimizer/{n}": v for n, v in packed.items()}
         return out
 
     def load(self, alive: Sequence[int], state: State) -> None:
@@ -303,14 +349,22 @@ class SeparateEngine:
             module.load_state_dict(_under(f"{m}/module/", state))
             if self._averages:
                 self.evaluated[m].load_state_dict(_under(f"{m}/average/", state))
-            full = optimizer.state_dict()
-            slots: dict[int, dict[str, Tensor]] = {}
-            for name, value in state.items():
-                if name.startswith(f"{m}/slot/"):
-                    i, slot = name.removeprefix(f"{m}/slot/").split("/")
-                    slots.setdefault(int(i), {})[slot] = value.clone()
-            full["state"] = slots
-            optimizer.load_state_dict(full)
+            put_back(optimizer, unpack(_under(f"{m}/optimizer/", state)))
+
+
+def _switches(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it evaluates with other weights than it trains, as schedule-free ones do."""
+    return callable(getattr(optimizer, "train", None)) and callable(
+        getattr(optimizer, "eval", None)
+    )
+
+
+@contextmanager
+def _seeded(seed: int, step: int) -> Iterator[None]:
+    """Whatever the optimizer draws depends on the member and the step alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(hash_words(seed, step, 2)) & 0x7FFFFFFF)
+        yield
 
 
 def _under(prefix: str, state: State) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from adanet_py.training.optimizers.momentum import (
 from adanet_py.training.optimizers.muon import MUON
 from adanet_py.training.optimizers.optimizer import Optimizer, Part, Step, Transform, make_parts
 from adanet_py.training.optimizers.schedule_free import SCHEDULE_FREE_ADAMW
+from adanet_py.training.optimizers.second_order import GAUSS_NEWTON, LBFGS, NEWTON
 
 __all__ = ["OPTIMIZERS", "Optimizer", "Part", "Step", "Transform", "make_parts"]
 
@@ -48,4 +49,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "lion": LION,
     "muon": MUON,
     "schedule_free_adamw": SCHEDULE_FREE_ADAMW,
+    "newton": NEWTON,
+    "gauss_newton": GAUSS_NEWTON,
+    "lbfgs": LBFGS,
 }

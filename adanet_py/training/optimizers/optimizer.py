@@ -72,7 +72,8 @@ class Optimizer:
     `evaluated(w, slots, hp)` gives the weights [K, P] the method is evaluated with, where those
     are not the ones its gradients are taken at. `engine` names the only engine that can run it,
     if it cannot run stacked: then `transforms` is empty and `reference` does the work, stepping
-    with a closure. `passes(parameters)` is the cost of one step in gradients of the batch.
+    with a closure (see `objective.py`). `passes(parameters, hp)` is the cost of one step in
+    gradients of the batch and `work(parameters, hp)` says what it goes into.
     """
 
     name: str
@@ -82,7 +83,8 @@ class Optimizer:
     reference: Callable[[list[dict[str, Any]], Mapping[str, float]], Any] | None = None
     evaluated: Callable[[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor] | None = None
     engine: str = ""
-    passes: Callable[[int], float] = lambda parameters: 1.0
+    passes: Callable[[int, Mapping[str, float]], float] = lambda parameters, hp: 1.0
+    work: Callable[[int, Mapping[str, float]], str] | None = None
 
     @property
     def slots(self) -> tuple[str, ...]:
