@@ -215,6 +215,70 @@ CELLS = {
     ),
     "two targets": (rows(label=1), [], "Several could be (target, label). Name it"),
     "empty target name": (rows(), ["--target", ""], "--target: expected a value, found ''"),
+    "a misspelt target of two": (rows(), ["--target", "target,siez"], "Did you mean 'size'?"),
+    "a target twice": (rows(), ["--target", "size,size"], "'size' was given twice. Name every"),
+    "an empty name among targets": (
+        rows(),
+        ["--target", "size,"],
+        "Target 'size,': expected names of columns separated by single commas, found an empty one.",
+    ),
+    "targets of two kinds": (
+        rows(),
+        ["--target", "target,size"],
+        "Several targets: expected labels of two values in every column, or numbers in every "
+        "column, found labels of two values: 'target'; numbers: 'size'. Name only targets of one",
+    ),
+    "classes among targets": (rows(), ["--target", "target,colour"], "found labels of two values"),
+    "words among numbers as targets": (
+        rows(),
+        ["--target", "size,colour", "--task", "multioutput"],
+        "The target 'colour', row 1: expected a number (the task is regression), found",
+    ),
+    "three classes as labels": (
+        rows(),
+        ["--target", "target,colour", "--task", "multilabel"],
+        "The target 'colour': expected two different values (the task is multilabel), found 3.",
+    ),
+    "one target as several": (
+        rows(),
+        ["--target", "target", "--task", "multilabel"],
+        "--task multilabel: expected several target columns, found one, 'target'. Name more",
+    ),
+    "several targets as one": (
+        rows(),
+        ["--target", "target", "--target", "size", "--task", "regression"],
+        "--task regression: expected one target column, found 'target', 'size'. Use multilabel",
+    ),
+    "a constant among targets": (
+        rows(one=1),
+        ["--target", "target,one"],
+        "The target 'one': expected at least two different values, found only 1 in all 120 rows.",
+    ),
+    "targets never there together": (
+        rows(target=[*["yes", "no"] * 30, *[np.nan] * 60], b=[*[np.nan] * 60, *"pq" * 30]),
+        ["--target", "target,b"],
+        "The targets: expected rows that have all of them, found none. Choose fewer targets",
+    ),
+    "a metric of one target": (
+        rows(b=["p", "q"] * 60),
+        ["--target", "target,b", "--metric", "matthews"],
+        "Metric 'matthews' is for binary and multiclass tasks, but this task is multilabel.",
+    ),
+    "class weights of several targets": (
+        rows(b=["p", "q"] * 60),
+        ["--target", "target,b", "--class-weight", "yes=3"],
+        "--class-weight: expected balanced or none with several targets, found weights by label.",
+    ),
+    "a loss of classes for several numbers": (
+        rows(b=NUMBERS),
+        ["--target", "size,b", "--loss", "focal"],
+        "--loss focal: the loss focal is for binary and multilabel and multiclass tasks",
+    ),
+    "one of several targets to drop": (
+        rows(),
+        ["--target", "target,size", "--drop", "size"],
+        "'size' is the target and cannot be the column to drop as well.",
+    ),
     "target all missing": (rows(target=np.nan), [], "expected values, found none in any of 120"),
     "one class": (rows(target="yes"), [], "found only 'yes' in all 120 rows. Choose another"),
     "one value": (rows(target=2.5), [], "at least two different values, found only 2.5"),
