@@ -12,16 +12,18 @@ import numpy as np
 
 from adanet_py.metrics.metric import CLASSIFICATION, Metric, mean_metric, mean_of
 
+_Score = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
+
 # ---------------------------------------------------------------- probabilities
 
 
-def _row_log_loss(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
+def row_log_loss(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
     """Minus the log of the true class's probability, clipped like scikit-learn's by dtype."""
     eps = np.finfo(proba.dtype).eps
     return -np.log(np.clip(proba[np.arange(len(y)), y], eps, 1 - eps))
 
 
-def _row_brier(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
+def row_brier(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
     """Squared distance to the one-hot truth; halved for two classes, as in the literature."""
     truth = np.zeros_like(proba)
     truth[np.arange(len(y)), y] = 1
@@ -93,6 +95,41 @@ def roc_auc_by_size(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None)
     there = np.flatnonzero(size)
     areas = [area_under_roc(y == c, proba[:, c], weight) for c in there]
     return float(np.average(areas, weights=size[there]))
+
+
+def roc_auc_of_pairs(
+    y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None, by_size: bool = False
+) -> float:
+    """Mean over the pairs of classes of the area of one against the other (Hand & Till 2001).
+
+    A pair's area is the mean of those by either's probability; `by_size` weighs pairs by their
+    rows. Of two classes the usual area. Classes without rows are left out; several take no weights.
+    """
+    if proba.shape[1] == 2:
+        return area_under_roc(y == 1, proba[:, 1], weight)
+    there = np.unique(y)
+    if len(there) < 2:
+        return float("nan")
+    areas, sizes = [], []
+    for i, a in enumerate(there):
+        for b in there[i + 1 :]:
+            rows = (y == a) | (y == b)
+            first, second = (area_under_roc(y[rows] == c, proba[rows, c], None) for c in (a, b))
+            areas.append((first + second) / 2)
+            sizes.append(rows.mean())
+    return float(np.average(areas, weights=sizes if by_size else None))
+
+
+def explained_share(rows: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> _Score:
+    """1 - the mean of a row loss / its mean where every row gets the shares of the classes."""
+
+    def function(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> float:
+        shares = np.bincount(y, weights=weight, minlength=proba.shape[1]).astype(np.float64)
+        null = np.tile(shares / shares.sum(), (len(y), 1))
+        unit = mean_of(rows(y, null), weight)
+        return 1 - mean_of(rows(y, proba), weight) / unit if unit > 0 else float("nan")
+
+    return function
 
 
 def _average_precision(y: np.ndarray, proba: np.ndarray, weight: np.ndarray | None) -> float:
@@ -177,7 +214,7 @@ _BINARY = ("binary",)
 _C = CLASSIFICATION
 
 METRICS: tuple[Metric, ...] = (
-    mean_metric("log_loss", "proba", _C, "cross-entropy, in nats", _row_log_loss, calibrated=True),
+    mean_metric("log_loss", "proba", _C, "cross-entropy, in nats", row_log_loss, calibrated=True),
     mean_metric(
         "accuracy", "label", _C, "share of rows classified right", _row_wrong,
         lambda mean: 1 - mean, greater_is_better=True,
@@ -194,6 +231,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("recall", True, "label", _BINARY, "recall of the second class", _recall),
     Metric("matthews", True, "label", _C, "Matthews correlation coefficient", _matthews),
     mean_metric(
-        "brier", "proba", _C, "squared error of the probabilities", _row_brier, calibrated=True
+        "brier", "proba", _C, "squared error of the probabilities", row_brier, calibrated=True
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Metrics that scikit-learn computes: its scorers that have no numpy form here.
+"""The other scorers of scikit-learn: metrics that scikit-learn computes, and some in numpy.
 
 scikit-learn is loaded when such a metric is first computed, not before. The value is that of the
 scorer's function with the scorer's options, in its natural sign: `max_error` is what the scorer
@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 
 from adanet_py.errors import ConfigError
-from adanet_py.metrics.classification import roc_auc_by_size
+from adanet_py.metrics.classification import (
+    explained_share,
+    roc_auc_by_size,
+    roc_auc_of_pairs,
+    row_brier,
+    row_log_loss,
+)
 from adanet_py.metrics.metric import CLASSIFICATION, REGRESSION, Metric
 
 _MULTILABEL, _MULTIOUTPUT = ("multilabel",), ("multioutput",)
@@ -58,15 +64,11 @@ def _make(
         options = dict(options)
         if weight is not None:
             options["sample_weight"] = weight
-        if name.startswith("roc_auc") and len(np.unique(y)) < 2:
-            return math.nan  # scikit-learn: an error for several classes, NaN for two
         if name.endswith("likelihood_ratio") and len(np.union1d(y, prediction)) < 2:
             return math.nan  # scikit-learn: an error
         if needs == "proba" and y.ndim == 1:
             if "labels" in accepted:  # there may be classes that occur in no row
                 options["labels"] = np.arange(prediction.shape[1])
-            if prediction.shape[1] == 2:
-                prediction = prediction[:, 1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             return float(call(y, prediction, **options))
@@ -134,19 +136,26 @@ METRICS: tuple[Metric, ...] = (
         "roc_auc_ovr_weighted", True, "proba", _C,
         "area under the ROC curve, one vs rest, by class size", roc_auc_by_size,
     ),
-    _proba(
-        "roc_auc_ovo", _C, "area under the ROC curve, mean of all pairs of classes",
-        unweighted=_MULTICLASS,
+    Metric(
+        "roc_auc_ovo", True, "proba", _C, "area under the ROC curve, mean of all pairs of classes",
+        roc_auc_of_pairs, unweighted=_MULTICLASS,
     ),
-    _proba(
-        "roc_auc_ovo_weighted", _C, "the same weighted by the size of the pairs",
-        unweighted=_MULTICLASS,
+    Metric(
+        "roc_auc_ovo_weighted", True, "proba", _C,
+        "area under the ROC curve, mean of all pairs of classes by size",
+        functools.partial(roc_auc_of_pairs, by_size=True), unweighted=_MULTICLASS,
     ),
     _proba("top_k_accuracy", _MULTICLASS, "share of rows whose class is among the likeliest two"),
-    _proba("d2_log_loss_score", _C, "share of the log loss of class shares that is explained",
-           calibrated=True),
-    _proba("d2_brier_score", _C, "share of the Brier score of class shares that is explained",
-           calibrated=True),
+    Metric(
+        "d2_log_loss_score", True, "proba", _C,
+        "share of the log loss of class shares that is explained",
+        explained_share(row_log_loss), calibrated=True,
+    ),
+    Metric(
+        "d2_brier_score", True, "proba", _C,
+        "share of the Brier score of class shares that is explained",
+        explained_share(row_brier), calibrated=True,
+    ),
     _partition("rand_score", "share of pairs of rows rightly together or apart"),
     _partition("adjusted_rand_score", "the Rand score, 0 for chance"),
     # At least 0; its upper end is the entropy of the classes.
