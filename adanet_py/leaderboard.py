@@ -65,7 +65,7 @@ CURVE_COLUMNS: dict[str, str] = {
     "depth_ratio": "root mean square of the gradient of the first hidden weight matrix over that "
     "of the last",
     "dead_units": "share of hidden units that give the same for all of 256 training rows; at every "
-    "8th step at most",
+    "32nd step at most",
     "curvature": "second derivative of the batch's loss along the last step; at every 32nd step "
     "at most",
     "diagnosis": "problems the curve shows up to this row, by name",

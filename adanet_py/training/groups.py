@@ -28,7 +28,7 @@ from adanet_py.records import Candidate, Evaluation, Group, Result, Status
 from adanet_py.training.engines import make_engine
 from adanet_py.training.engines.program import Program
 from adanet_py.training.engines.storing import UnstorableError
-from adanet_py.training.probe import are_units_due
+from adanet_py.training.probe import is_due
 from adanet_py.training.schedules import ROUNDING, feedback_factor
 from adanet_py.training.scoring import Scorer
 
@@ -151,7 +151,7 @@ def _evaluate(
     folds = engine.program.folds
     before = tracks[alive[0]].curve[-1].step if tracks[alive[0]].curve else 0
     measured = {"train_loss": loss, "grad_norm": norm}
-    measured |= engine.measure(units=are_units_due(before, step))
+    measured |= engine.measure(units=is_due(before, step))
     means = {
         name: value.reshape(folds, len(alive)).mean(0).tolist() for name, value in measured.items()
     }

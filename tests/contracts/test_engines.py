@@ -39,7 +39,7 @@ def never(step: int) -> bool:
 
 @pytest.fixture(autouse=True)
 def _curvature_at_every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "CURVATURE_EVERY", 1)
+    monkeypatch.setattr(probe, "DUE_EVERY", 1)
 
 
 def mixed(

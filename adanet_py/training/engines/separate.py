@@ -34,7 +34,7 @@ from adanet_py.training.engines.program import (
 from adanet_py.training.engines.storing import pack, put_back, unpack
 from adanet_py.training.optimizers.chained import ChainedOptimizer
 from adanet_py.training.optimizers.objective import Piece
-from adanet_py.training.probe import StepProbe, is_curved, probe_rows, watched
+from adanet_py.training.probe import StepProbe, is_due, probe_rows, watched
 
 
 class SeparateEngine:
@@ -113,7 +113,7 @@ class SeparateEngine:
                 total[m] += closure.loss or 0.0
                 norm[m] = closure.norm
                 if before is not None:
-                    measured.append(self._measure(m, closure, before, is_curved(start, done)))
+                    measured.append(self._measure(m, closure, before, is_due(start, done)))
             if last:
                 self._measured = {n: torch.cat([e[n] for e in measured]) for n in measured[0]}
                 break

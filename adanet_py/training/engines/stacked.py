@@ -33,7 +33,7 @@ from adanet_py.training.engines.program import (
     switch,
 )
 from adanet_py.training.optimizers import Step
-from adanet_py.training.probe import StepProbe, is_curved, probe_rows, watched
+from adanet_py.training.probe import StepProbe, is_due, probe_rows, watched
 
 # Bytes of activations kept for the backward pass at once. More members than fit are trained in
 # blocks, one after the other within a step, which changes no result. On a CPU larger blocks gain
@@ -178,7 +178,7 @@ class StackedEngine:
                 # Asked before the update, which overwrites the gradient.
                 done = start + s + 1
                 last = tick(done) or done == stop
-                curved = last and is_curved(start, done)
+                curved = last and is_due(start, done)
                 if last:
                     probe = StepProbe(self.weights, self.gradient, self.parts, curved)
                 self.constraints.penalise(self.gradient, self.weights)
