@@ -46,8 +46,8 @@ def search(
     Main arguments:
         data: path, DataFrame, or features to go with `y`; none: a data set of scikit-learn.
         target, task, metric, loss, quantile, time ("60s", "10m"), candidates, folds, split, group,
-        time_column, weight, class_weight, drop, out, seed, device, workers, strict: as on the
-        command line.
+        time_column, weight, exposure, class_weight, drop, out, seed, device, workers, strict: as on
+        the command line.
 
     Other arguments:
         space: name, file or plain values of a search space, or a `SearchSpace`.
@@ -122,6 +122,7 @@ def train(
     folds: int | None = None,
     split: str | os.PathLike[str] | None = None,
     weight: str | None = None,
+    exposure: str | None = None,
     class_weight: str | Mapping[Any, float] | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -136,10 +137,10 @@ def train(
     (architecture, static values, optimizer) are trained fused by the engine "stacked" ("auto", but
     for optimizers that only "separate" can run), or one by one by "separate". All run in this
     process, to the last epoch, without rungs or early stopping. `loss` is for candidates that name
-    none, `quantile` the level of the loss quantile. `folds`, `split`, `weight` and `class_weight`
-    are those of `search`; `architectures`, `optimizers` (also classes of torch.optim.Optimizer) and
-    `losses` your own. `out` keeps weights and predictions in a folder, else they
-    are gone.
+    none, `quantile` the level of the loss quantile. `folds`, `split`, `weight`, `exposure`
+    and `class_weight` are those of `search`; `architectures`, `optimizers` (also classes of
+    torch.optim.Optimizer) and `losses` your own. `out` keeps weights and predictions in a folder,
+    else they are gone.
 
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
@@ -170,6 +171,7 @@ def train(
         folds=folds,
         split=split,
         weight=weight,
+        exposure=exposure,
         class_weight=class_weight,
         seed=seed,
         device=device,

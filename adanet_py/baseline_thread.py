@@ -48,6 +48,8 @@ class BaselineThread:
             prepared.target,
             seconds=NO_LIMIT if seconds is None else seconds,
             seed=seed,
+            loss=source.spec.loss,
+            exposure=source.exposure,
         )
         first = next(found)
         self.first = None if first.name in have else first

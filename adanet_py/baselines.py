@@ -16,7 +16,7 @@ import numpy as np
 
 from adanet_py.calibration import two_sided
 from adanet_py.metrics import get_metric, weighted_quantile
-from adanet_py.outputs import predictions
+from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.tasks import has_several_targets, is_regression, part_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ BOOSTING_ITERATIONS = 100
 LOGISTIC_STEPS = 100
 _SCALING = "quantile"
 _NEVER = -30.0  # logit of a class that no training row has
+_DEVIANCES = ("poisson", "gamma")  # losses with a log link, by scikit-learn's names too
+_LEAST = 1e-6  # of the mean: smallest amount
+_HIGHEST = 20.0  # log of the largest mean in units of the average
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,30 @@ def run_baselines(
     seconds: float,
     seed: int = 0,
     threads: int = 1,
+    loss: str = "auto",
+    exposure: np.ndarray | None = None,
 ) -> Iterator[Baseline]:
     """Yield "constant", "linear" and "hist_gradient_boosting", each as soon as it is there.
 
     `features`: "quantile" float [N, n_numeric] and "category" int [N, n_category]; `y` [N] class
     codes, or numbers standardised by `target`, with several targets [N, T]; `weight` [N] or None.
-    With several folds there is
-    one model per fold. `seconds` bounds the boosting: it ends with fewer trees or rows, and its
-    message says so.
+    With several folds there is one model per fold. `seconds` bounds the boosting: it ends with
+    fewer trees or rows, and its message says so. Where `loss` is "poisson" or "gamma" linear and
+    boosting minimise that deviance with a log link. With `exposure` [N] all are fitted to rates
+    (the target per exposure) with weights times exposure, and predict rate times exposure.
     """
     end = time.monotonic() + seconds
+    if exposure is not None:
+        e = np.asarray(exposure, dtype=np.float64)
+        rates = in_own_unit(y, target.mean, target.scale) / _beside_rows(e, y)
+        y = (rates - target.mean) / target.scale
+        weight = e if weight is None else np.asarray(weight) * e
+        features = {**features, "exposure": exposure}
     n_outputs = y.shape[1] if has_several_targets(task) else max(1, len(target.classes))
     codes = features["category"]
     sizes = [int(codes[:, j].max(initial=0)) + 1 for j in range(codes.shape[1])]
     offsets = np.cumsum([0, *sizes])
-    problem = _Problem(features, y, weight, task, metric, target, n_outputs, seed, offsets)
+    problem = _Problem(features, y, weight, task, metric, target, n_outputs, seed, offsets, loss)
     constants = [_constant(problem, rows) for rows in split.train]
     yield _from_members("constant", constants, problem, split)
     with _threads(threads):
@@ -107,6 +119,17 @@ class _Problem:
     n_outputs: int
     seed: int
     offsets: np.ndarray  # first one-hot column of each category column, and their number
+    loss: str = "auto"
+
+    @property
+    def log_link(self) -> bool:
+        """Whether the mean is the exponential of what is linear in the features."""
+        return self.loss in _DEVIANCES
+
+    def means(self, rows: np.ndarray) -> np.ndarray:
+        """Counts or amounts in their own unit; where rounding took them below 0, just above."""
+        y = in_own_unit(self.y[rows], self.target.mean, self.target.scale)
+        return np.maximum(y, _LEAST * y.mean() if self.loss == "gamma" else 0.0)
 
     def each(self) -> list[_Problem]:
         """A problem of its own for every target."""
@@ -120,7 +143,8 @@ class _Problem:
         ]
 
     def take(self, rows: np.ndarray) -> Features:
-        return {name: np.asarray(self.features[name][rows]) for name in (_SCALING, "category")}
+        names = (_SCALING, "category", "exposure")
+        return {n: np.asarray(self.features[n][rows]) for n in names if n in self.features}
 
     def weights(self, rows: np.ndarray) -> np.ndarray | None:
         return None if self.weight is None else np.asarray(self.weight[rows], dtype=np.float64)
@@ -138,6 +162,7 @@ class _Fitted:
     intercept: np.ndarray
     seconds: float
     message: str = ""
+    log: bool = False  # of regression: this is the log of the mean
 
     @property
     def parameters(self) -> int:
@@ -160,6 +185,7 @@ def _beside(parts: list[_Fitted]) -> _Fitted:
         np.hstack([column(p.intercept) for p in parts]),
         sum(p.seconds for p in parts),
         "; ".join(dict.fromkeys(p.message for p in parts if p.message)),
+        parts[0].log,
     )
 
 
@@ -189,11 +215,12 @@ def _constant(problem: _Problem, rows: np.ndarray) -> _Fitted:
 def _linear(problem: _Problem, rows: np.ndarray, limit: int | None = None) -> _Fitted:
     """Ridge or multinomial logistic regression on scaled numbers and one-hot categories.
 
-    A logistic regression for each of several labels; ridge takes several numbers at once.
+    A logistic regression for each of several labels; ridge takes several numbers at once. With a
+    log link a regression of Poisson or Gamma, for each number.
     """
     from sklearn.linear_model import Ridge
 
-    if problem.task == "multilabel":
+    if problem.task == "multilabel" or (problem.task == "multioutput" and problem.log_link):
         each = max(LABEL_ROWS, LINEAR_ROWS // problem.n_outputs)
         return _beside([_linear(part, rows, each) for part in problem.each()])
     start = time.monotonic()
@@ -203,7 +230,12 @@ def _linear(problem: _Problem, rows: np.ndarray, limit: int | None = None) -> _F
     y, w = problem.y[used], problem.weights(used)
     x = _design(problem.take(used), problem.offsets)
     n_numeric = problem.features[_SCALING].shape[1]
-    if is_regression(problem.task):
+    if problem.log_link:
+        found, converged = _log_linear(x, problem.means(used), w, problem.loss)
+        if not converged:
+            notes.append(f"stopped after {LOGISTIC_STEPS} iterations, not converged")
+        coef, intercept = found[:-1], found[-1]
+    elif is_regression(problem.task):
         ridge = Ridge(alpha=1.0, tol=1e-4).fit(x, y, w)
         scale, mean = problem.target.scale, problem.target.mean
         coef = np.atleast_2d(ridge.coef_).T * scale
@@ -219,7 +251,45 @@ def _linear(problem: _Problem, rows: np.ndarray, limit: int | None = None) -> _F
         intercept = np.full(problem.n_outputs, _NEVER)
         coef[:, seen], intercept[seen] = found[:-1], found[-1]
     seconds = time.monotonic() - start
-    return _Fitted(coef[:n_numeric], coef[n_numeric:], intercept, seconds, "; ".join(notes))
+    words = "; ".join(notes)
+    return _Fitted(coef[:n_numeric], coef[n_numeric:], intercept, seconds, words, problem.log_link)
+
+
+def _log_linear(
+    x: np.ndarray | csr_array, y: np.ndarray, weight: np.ndarray | None, loss: str
+) -> tuple[np.ndarray, bool]:
+    """Coefficients [D + 1, 1] of log means, intercept last, and whether L-BFGS converged.
+
+    The minimum of the summed half deviance of "poisson" or "gamma" plus half the squared
+    coefficients, as scikit-learn's PoissonRegressor and GammaRegressor with alpha = 1 / N, in units
+    of the mean. `y` [N] are counts or amounts.
+    """
+    from scipy.optimize import minimize
+
+    w = np.ones(len(y)) if weight is None else weight
+    mean, total = float(np.average(y, weights=w)), float(w.sum())
+    u = y / mean
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        z = np.clip(x @ flat[:-1] + flat[-1], -_HIGHEST, _HIGHEST)
+        if loss == "poisson":
+            value, slope = np.exp(z) - u * z, np.exp(z) - u
+        else:
+            value, slope = z + u * np.exp(-z), 1.0 - u * np.exp(-z)
+        slope *= w
+        gradient = np.append(x.T @ slope + flat[:-1], slope.sum())
+        return float(w @ value + 0.5 * flat[:-1] @ flat[:-1]) / total, gradient / total
+
+    found = minimize(
+        objective,
+        np.zeros(x.shape[1] + 1),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": LOGISTIC_STEPS, "gtol": 1e-5, "ftol": 64 * np.finfo(float).eps},
+    )
+    coef = found.x.reshape(-1, 1)
+    coef[-1] += np.log(mean)
+    return coef, bool(found.nit < LOGISTIC_STEPS)
 
 
 def _logistic(
@@ -320,6 +390,7 @@ def _member(fitted: list[_Fitted], problem: _Problem) -> dict[str, np.ndarray]:
         "category": np.stack([f.category for f in fitted]),
         "intercept": np.stack([f.intercept for f in fitted]),
         "offsets": problem.offsets,
+        "log": np.array([f.log for f in fitted]),
     }
 
 
@@ -339,8 +410,22 @@ def predict_member(member: Mapping[str, np.ndarray], features: Features, task: s
         z = numeric @ member["numeric"][k] + member["intercept"][k]
         for j in range(columns.shape[1]):
             z += member["category"][k][columns[:, j]]
+        if "log" in member and member["log"][k]:
+            z = np.exp(np.minimum(z, member["intercept"][k] + _HIGHEST))
         total = total + predictions(task, z)
-    return np.asarray(total / len(member["intercept"]))
+    return _at_exposure(np.asarray(total / len(member["intercept"])), features)
+
+
+def _beside_rows(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Values of rows [N] beside an array [N] or [N, T]."""
+    return values if like.ndim == 1 else values[:, None]
+
+
+def _at_exposure(rates: np.ndarray, features: Features) -> np.ndarray:
+    """Rates [N] or [N, T] times the exposure of their rows, where they have one."""
+    if "exposure" not in features:
+        return rates
+    return rates * _beside_rows(features["exposure"].astype(np.float64), rates)
 
 
 # ---------------------------------------------------------------- gradient boosting
@@ -404,6 +489,8 @@ def _boost(problem: _Problem, rows: np.ndarray, seconds: float) -> tuple[Any, in
         level = get_metric(problem.metric).quantile
         options["loss"] = "squared_error" if level is None else "quantile"
         options["quantile"] = level
+        if problem.log_link:
+            options = {"loss": problem.loss}
     model = kind(
         max_iter=2,
         early_stopping=False,
@@ -414,7 +501,7 @@ def _boost(problem: _Problem, rows: np.ndarray, seconds: float) -> tuple[Any, in
         ],  # its bins hold no more categories than that; the rest are used as numbers
         **options,
     )
-    y = problem.y[used]
+    y = problem.means(used) if problem.log_link else problem.y[used]
     x = _columns(problem.take(used))
     w = problem.weights(used)
     if problem.task != "regression" and len(np.unique(y)) < 2:
@@ -452,7 +539,9 @@ def _boosted_one(problem: _Problem, model: Any, features: Features) -> np.ndarra
     n = len(features[_SCALING])
     if problem.task == "regression":
         value = model.predict(_columns(features)) if n else np.zeros(0)
-        return np.asarray(problem.target.mean + problem.target.scale * value)
+        if not problem.log_link:
+            value = problem.target.mean + problem.target.scale * value
+        return _at_exposure(np.asarray(value), features)
     out = np.zeros((n, problem.n_outputs))
     if n:
         out[:, model.classes_] = model.predict_proba(_columns(features))

@@ -169,6 +169,10 @@ def search(
         str | None, typer.Option(metavar="COL", help="Validate on the latest rows by it.")
     ] = None,
     weight: Annotated[str | None, typer.Option(metavar="COL", help="Row weights.")] = None,
+    exposure: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="For how long or many a count is; with a log link."),
+    ] = None,
     class_weight: Annotated[
         str, typer.Option(metavar="HOW", help="balanced, none, or yes=3,no=1.")
     ] = "none",
@@ -201,7 +205,8 @@ def search(
         data=data, target=targets, task=task, metric=metric, loss=loss,
         quantile=quantile, time=time, candidates=candidates,
         space=space, controller=controller, folds=folds, split=split, group=group,
-        time_column=time_column, weight=weight, class_weight=class_weight, drop=drop or (),
+        time_column=time_column, weight=weight, exposure=exposure, class_weight=class_weight,
+        drop=drop or (),
         out=out, seed=seed, device=device, workers=workers, strict=strict,
     )  # fmt: skip
     from adanet_py.run import search as run_search

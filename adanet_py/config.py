@@ -135,6 +135,7 @@ class SearchConfig(BaseModel):
     group: Text | None = None
     time_column: Text | None = None
     weight: Text | None = None
+    exposure: Text | None = None
     class_weight: Annotated[str | dict[str, float], BeforeValidator(read_class_weight)] = "none"
     drop: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     out: PathLike | None = None

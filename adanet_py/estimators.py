@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from adanet_py.space import SearchSpace
 
 _TARGET, _WEIGHT = "target of the estimator", "weight of the estimator"
+_EXPOSURE = "exposure of the estimator"
 
 
 class _AdaNet(BaseEstimator):
@@ -81,6 +83,7 @@ class _AdaNet(BaseEstimator):
         task: str,
         sample_weight: Any,
         class_weight: Any = None,
+        exposure: Any = None,
     ) -> None:
         """Run the search and keep `model_`, `leaderboard_` and `best_`."""
         from adanet_py.run import search
@@ -92,6 +95,8 @@ class _AdaNet(BaseEstimator):
         frame = pd.concat([frame, targets], axis=1)
         if sample_weight is not None:
             frame[_WEIGHT] = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
+        if exposure is not None:
+            frame[_EXPOSURE] = _exposures(exposure, frame)
         named = self.space if isinstance(self.space, str | os.PathLike) else None
         with tempfile.TemporaryDirectory(prefix="adanet_py-") as temporary, _value_errors():
             config = SearchConfig(
@@ -106,6 +111,7 @@ class _AdaNet(BaseEstimator):
                 controller=self.controller if isinstance(self.controller, str) else "evolution",
                 folds=self.folds,
                 weight=None if sample_weight is None else _WEIGHT,
+                exposure=None if exposure is None else _EXPOSURE,
                 class_weight=class_weight,
                 device=self.device,
                 workers=self.workers,
@@ -352,17 +358,37 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AdaNetRegressor:
-        """Search for features `X` [N, D] and numbers `y` [N] or [N, T]."""
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, exposure: Any = None
+    ) -> AdaNetRegressor:
+        """Search for features `X` [N, D] and numbers `y` [N] or [N, T].
+
+        `exposure` [N], above 0: for how long or how many each count or amount was counted, with
+        the losses poisson and gamma; it must be given to `predict` and `score` too.
+        """
         frame, y = self._fit_input(X, y, numeric=True)
-        self._search(frame, y, "regression" if y.ndim == 1 else "multioutput", sample_weight)
+        task = "regression" if y.ndim == 1 else "multioutput"
+        self._search(frame, y, task, sample_weight, exposure=exposure)
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
-        """A number per row [N], or T of them [N, T]."""
+    def predict(self, X: Any, exposure: Any = None) -> np.ndarray:
+        """A number per row [N], or T of them [N, T]; with `exposure` those expected at it."""
         frame = self._predict_input(X)
+        if (exposure is None) != (self.model_.exposure is None):
+            found = "none" if exposure is None else "one"
+            raise ValueError(
+                f"exposure: expected what was given to fit, {'one' if exposure is None else 'none'}"
+                f", found {found}. Give it to both or to neither; 1 for every row predicts rates."
+            )
+        if exposure is not None:
+            frame[_EXPOSURE] = _exposures(exposure, frame)
         with _value_errors():
             return np.asarray(self.model_.predict(frame), dtype=np.float64)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, exposure: Any = None) -> float:
+        """The share of variance explained, R^2."""
+        predicted = self.predict(X, exposure)
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
 
 
 @contextmanager
@@ -372,6 +398,16 @@ def _value_errors() -> Iterator[None]:
         yield
     except AdanetError as error:
         raise ValueError(str(error)) from error
+
+
+def _exposures(exposure: Any, frame: pd.DataFrame) -> np.ndarray:
+    values = np.asarray(exposure)
+    if values.shape != (len(frame),):
+        raise ValueError(
+            f"exposure: expected a number for each of {len(frame)} rows, found an array of shape "
+            f"{values.shape}."
+        )
+    return values
 
 
 def _columns(y: Any) -> int:

@@ -93,6 +93,7 @@ def make_model(folder: Path, prepared: Prepared, result: Result, own: Own) -> Mo
             "parameters": result.parameters,
         },
         own,
+        prepared.exposure,
     )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.baselines import predict_member
+from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
 from adanet_py.data.targets import AnyTarget, all_numbers, encode, from_json, names_from_json
@@ -64,7 +65,8 @@ class Member:
 class Model:
     """What predicts: raw rows in, labels, probabilities or values out.
 
-    `own` holds what the user gave as objects, which a file cannot carry.
+    `own` holds what the user gave as objects, which a file cannot carry. `exposure` is the column
+    by which it predicts counts or amounts: those expected of a row at its exposure.
     """
 
     target_name: str | tuple[str, ...]
@@ -75,6 +77,7 @@ class Model:
     members: tuple[Member, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
     own: Own = field(default_factory=Own, repr=False)
+    exposure: Exposure | None = None
 
     @property
     def task(self) -> str:
@@ -92,7 +95,7 @@ class Model:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns prediction needs."""
-        return self.preprocessor.columns
+        return self.preprocessor.columns + (() if self.exposure is None else (self.exposure.name,))
 
     def predict(self, data: Any) -> np.ndarray:
         """Labels or values [N], one per row of `data` (path, DataFrame or array), in order.
@@ -188,9 +191,19 @@ class Model:
             return data.set_axis([str(c) for c in data.columns], axis=1)
         return read_table(data, require_target=False).frame
 
+    def features(self, frame: pd.DataFrame) -> Features:
+        """What the members read of the rows of a table: inputs and, where there is one, exposure.
+
+        Raises DataError for a missing column.
+        """
+        features = self.preprocessor.transform(frame)
+        if self.exposure is not None:
+            features["exposure"] = self.exposure.of(frame)
+        return features
+
     def _outputs(self, frame: pd.DataFrame) -> np.ndarray:
         """Probabilities [N, C] or values [N] of the mixture; see outputs.py for several targets."""
-        features = self.preprocessor.transform(frame)
+        features = self.features(frame)
         total: Any = 0.0
         for member in self.members:
             total = total + member.weight * self._predict(member, features)
@@ -207,23 +220,25 @@ class Model:
         return predictions(self.task, outputs, temperature, mean, scale)
 
     def fold_outputs(self, member: Member, features: Features) -> np.ndarray:
-        """Raw outputs of a network member's folds [F, N, n_outputs]; loads torch."""
+        """Outputs of a network member's folds as they are scored [F, N, n_outputs]; loads torch."""
         import torch
 
-        from adanet_py.training.engines.program import as_members, merge_members
+        from adanet_py.training.engines.program import as_members, merge_members, per_row
 
         modules, scaling = self._networks[self.members.index(member)]
         loss = choose_loss(member.candidate.static, self.spec, self.own.all_losses())
         numeric = torch.from_numpy(features[scaling])
         category = torch.from_numpy(features["category"])
+        exposure = features.get("exposure")
+        offset = 0.0 if exposure is None else per_row(torch.from_numpy(exposure).log())
         out = []
         with torch.inference_mode():
             for module in modules:
                 parts = [
-                    merge_members(as_members(module(n, c), 1), self.task, loss)
+                    as_members(module(n, c), 1)
                     for n, c in zip(numeric.split(_CHUNK), category.split(_CHUNK), strict=True)
                 ]
-                out.append(torch.cat(parts).numpy())
+                out.append(merge_members(torch.cat(parts) + offset, self.task, loss).numpy())
         return np.stack(out)
 
     @cached_property
@@ -280,6 +295,7 @@ class Model:
             "metric": self.metric,
             "target": self.target.to_json(),
             "spec": self.spec.to_json(),
+            "exposure": None if self.exposure is None else self.exposure.to_json(),
             "members": [
                 {
                     "kind": m.kind,
@@ -415,6 +431,7 @@ def _build(
         members=tuple(members),
         about=manifest["about"],
         own=own,
+        exposure=Exposure.from_json(manifest.get("exposure")),
     )
 
 
@@ -437,7 +454,7 @@ def verify(model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: np.
     probabilities or values), row i by the member of fold `fold[i]`. Relative to their size.
     """
     member = model.members[0]
-    features = model.preprocessor.transform(frame)
+    features = model.features(frame)
     if member.kind == "linear":
         outputs = []
         for f in range(len(member.arrays["intercept"])):

@@ -14,6 +14,7 @@ from adanet_py.class_weight import ClassWeight, check_class_weight, class_weight
 from adanet_py.data import targets
 from adanet_py.data.cells import numbers, row_number
 from adanet_py.data.columns import Column, infer_columns
+from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
 from adanet_py.data.source import ArraySource, write_arrays
 from adanet_py.data.splits import Split, check_weights, make_split
@@ -49,6 +50,7 @@ class Prepared:
     source: ArraySource
     class_weight: tuple[Any, ...] | None  # of each class; of several targets such a tuple each
     notes: tuple[str, ...]
+    exposure: Exposure | None = None
 
     @property
     def rows(self) -> int:
@@ -92,11 +94,19 @@ def read(
         group=config.group,
         time_column=config.time_column,
         split=config.split,
+        exposure=config.exposure,
         strict=config.strict,
     )
     assert table.target is not None
     task = targets.infer(table.target, config.task)
     objective = choose_objective(task, config.loss, config.quantile, config.metric, losses)
+    exposure = None if table.exposure is None else Exposure.fit(table.exposure)
+    if exposure is not None and not losses[objective.loss].log_link:
+        fitting = ", ".join(n for n, loss in losses.items() if loss.log_link)
+        raise ConfigError(
+            f"--exposure: expected a loss with a log link ({fitting}), found {objective.loss}. Use "
+            "--loss with one of them, or leave --exposure out."
+        )
     if table.weight is not None:
         check_weighted(objective.metric, task)
     target = targets.fit(table.target, task)
@@ -123,7 +133,9 @@ def read(
     if table.weight is not None:
         check_weights(np.asarray(table.weight), split)
     told = (objective.note,) if objective.note else ()
-    return _Read(table, task, objective, low, target, columns, split, (*told, *table.notes, *notes))
+    return _Read(
+        table, task, objective, low, exposure, target, columns, split, (*told, *table.notes, *notes)
+    )
 
 
 def check_target(loss: Loss, target: pd.Series[Any], values: np.ndarray) -> None:
@@ -146,6 +158,7 @@ class _Read:
     task: str
     objective: Objective
     low: float | None  # the least value of numeric targets
+    exposure: Exposure | None
     target: AnyTarget
     columns: tuple[Column, ...]
     split: Split
@@ -165,7 +178,8 @@ def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> P
     )
     told = (
         f"Task: {found.task}, {targets.describe(table.target)}, metric "
-        f"{objective.metric.name}, loss {objective.loss}.",
+        f"{objective.metric.name}, loss {objective.loss}"
+        f"{'' if found.exposure is None else f', exposure {found.exposure.name!r}'}.",
         describe_columns(found.columns),
     )
     notes = (*told, *found.notes, *preprocessor.notes, f"Split: {split.how}.")
@@ -175,9 +189,14 @@ def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> P
         loss=objective.loss,
         quantile=objective.quantile,
         target_low=found.low,
+        exposure=found.exposure is not None,
     )
-    write_arrays(folder / "cache", features, y, weight, spec)
-    probe = table.frame.iloc[probe_rows(split)].reset_index(drop=True)
+    relative = None if found.exposure is None else found.exposure.relative(table.exposure)
+    write_arrays(folder / "cache", features, y, weight, spec, exposure=relative)
+    frame = table.frame
+    if found.exposure is not None:
+        frame = frame.assign(**{found.exposure.name: table.exposure})
+    probe = frame.iloc[probe_rows(split)].reset_index(drop=True)
     probe.to_feather(folder / "cache" / "probe.feather")
     about = {
         "name": table.name,
@@ -188,6 +207,7 @@ def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> P
         "columns": [[c.name, c.kind, c.reason, c.format] for c in found.columns],
         "preprocessor": preprocessor.to_json(),
         "class_weight": factors,
+        "exposure": None if found.exposure is None else found.exposure.to_json(),
         "notes": notes,
     }
     write_atomic(folder / "prepared.json", json.dumps(about).encode())
@@ -212,6 +232,7 @@ def load_prepared(folder: Path) -> Prepared:
         if weights is None
         else tuple(tuple(w) if isinstance(w, list) else w for w in weights),
         notes=tuple(about["notes"]),
+        exposure=Exposure.from_json(about.get("exposure")),
     )
 
 

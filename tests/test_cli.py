@@ -86,6 +86,7 @@ def test_every_option_of_search_reaches_the_search(fake):
         "quantile", "--quantile", 0.9, "--time", "10m", "--candidates", 5, "--space", "tiny",
         "--controller", "tpe", "--folds", 4,
         "--split", "part", "--group", "g", "--time-column", "when", "--weight", "w",
+        "--exposure", "e",
         "--class-weight", "balanced", "--drop", "a", "--drop", "b", "--out", "here", "--seed", 7,
         "--device", "cpu", "--workers", 1, "--strict", "--quiet",
     )  # fmt: skip
@@ -95,7 +96,8 @@ def test_every_option_of_search_reaches_the_search(fake):
         "data": "t.csv", "target": "y", "task": "binary", "metric": "roc_auc", "time": 600.0,
         "loss": "quantile", "quantile": 0.9,
         "candidates": 5, "space": "tiny", "controller": "tpe", "folds": 4, "split": "part",
-        "group": "g", "time_column": "when", "weight": "w", "class_weight": "balanced",
+        "group": "g", "time_column": "when", "weight": "w", "exposure": "e",
+        "class_weight": "balanced",
         "drop": ["a", "b"], "out": "here", "seed": 7, "device": "cpu", "workers": 1,
         "strict": True,
     }  # fmt: skip

@@ -29,8 +29,8 @@ class ArraySource:
 
     `arrays` maps "quantile" and "robust" to float32 [N, numeric columns] and "category" to int32
     [N, category columns]; `y` is [N], class codes (int64) or standardised values (float32), with
-    several targets [N, T]; `weight` float32 [N] or None; `info` what the writer added (plain
-    values).
+    several targets [N, T]; `weight` float32 [N] or None; `exposure` float32 [N], in units of its
+    mean, or None; `info` what the writer added (plain values).
     """
 
     spec: DataSpec
@@ -38,16 +38,19 @@ class ArraySource:
     y: NDArray[Any]
     weight: NDArray[np.float32] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    exposure: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, rows: NDArray[np.integer[Any]] | slice) -> dict[str, NDArray[Any]]:
-        """Copies of the given rows: the keys of `arrays`, "y", and "weight" where there is one."""
+        """Copies of the given rows: the keys of `arrays`, "y", "weight" and "exposure" if any."""
         batch = {name: np.array(array[rows]) for name, array in self.arrays.items()}
         batch["y"] = np.array(self.y[rows])
         if self.weight is not None:
             batch["weight"] = np.array(self.weight[rows])
+        if self.exposure is not None:
+            batch["exposure"] = np.array(self.exposure[rows])
         return batch
 
     @classmethod
@@ -80,6 +83,7 @@ class ArraySource:
             loaded["y"],
             loaded.get("weight"),
             about["info"],
+            loaded.get("exposure"),
         )
 
 
@@ -90,6 +94,7 @@ def write_arrays(
     weight: NDArray[Any] | None,
     spec: DataSpec,
     info: Mapping[str, Any] | None = None,
+    exposure: NDArray[Any] | None = None,
 ) -> None:
     """Write prepared arrays for `ArraySource.open`; `info` is any JSON-able addition.
 
@@ -100,6 +105,8 @@ def write_arrays(
     arrays["y"] = np.ascontiguousarray(y)
     if weight is not None:
         arrays["weight"] = np.ascontiguousarray(weight, dtype=np.float32)
+    if exposure is not None:
+        arrays["exposure"] = np.ascontiguousarray(exposure, dtype=np.float32)
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) != 1:
         raise ValueError(f"expected arrays of one length, found {rows}")

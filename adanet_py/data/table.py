@@ -36,8 +36,8 @@ class Table:
     """A table taken apart: every series has the index of `frame`, the original row numbers from 0.
 
     `frame` holds the features with their original values; `split` the words "train", "valid" and
-    "audit"; `time` numbers or datetime64; `weight` non-negative float64. Several targets are a
-    DataFrame. `notes` are for people.
+    "audit"; `time` numbers or datetime64; `weight` non-negative float64; `exposure` what it was in
+    the table. Several targets are a DataFrame. `notes` are for people.
     """
 
     frame: pd.DataFrame
@@ -46,6 +46,7 @@ class Table:
     group: pd.Series[Any] | None = None
     time: pd.Series[Any] | None = None
     split: pd.Series[Any] | None = None
+    exposure: pd.Series[Any] | None = None
     name: str = "table"
     notes: tuple[str, ...] = ()
 
@@ -59,6 +60,7 @@ def read_table(
     group: str | None = None,
     time_column: str | None = None,
     split: str | None = None,
+    exposure: str | None = None,
     strict: bool = False,
     require_target: bool = True,
 ) -> Table:
@@ -66,7 +68,8 @@ def read_table(
 
     `target` is a column, several, or names separated by commas (where no column has that name as
     it is); it defaults to the one column called target, class, label or y. `drop`, `weight`,
-    `group` and `split` are no features; `time_column` stays one unless it is also in `drop`.
+    `group`, `split` and `exposure` are no features; `time_column` stays one unless it is also in
+    `drop`.
     `split` names a column, or a file with one such column and a row per row. Rows without a
     target are dropped with a note, unless `require_target` is false (prediction), where the
     target is optional and all rows stay.
@@ -88,7 +91,7 @@ def read_table(
             _check_column(wanted, names, "target", name)
     else:
         targets = ()
-    roles = {"weight": weight, "group": group, "time column": time_column}
+    roles = {"weight": weight, "group": group, "time column": time_column, "exposure": exposure}
     for role, column in roles.items():
         if column is not None:
             _check_column(column, names, role, name)
@@ -110,8 +113,9 @@ def read_table(
         "group": None if group is None else _no_gaps(frame[group], "group"),
         "time": None if time_column is None else _read_time(frame[time_column]),
         "split": None if split is None else _read_split(frame, split, name),
+        "exposure": None if exposure is None else frame[exposure],
     }
-    gone = {*drop, *targets, weight, group, split if split in frame else None}
+    gone = {*drop, *targets, weight, group, exposure, split if split in frame else None}
     features = frame[[c for c in names if c not in gone]]
     if not features.shape[1]:
         raise DataError(

@@ -212,6 +212,7 @@ def load_tensors(setting: Setting, scaling: str) -> Tensors:
         tensor(source.arrays["category"], torch.int32),
         target,
         weight,
+        None if source.exposure is None else tensor(source.exposure, setting.dtype).log(),
     )
 
 
@@ -355,11 +356,12 @@ def load_members(track: Track, program: Program) -> list[torch.nn.Module]:
 def _outputs(modules: list[torch.nn.Module], program: Program, rows: np.ndarray) -> np.ndarray:
     """Mean output of the folds [N, C]."""
     data = program.data
-    pieces = torch.as_tensor(rows, device=program.device).split(4096)
+    where = torch.as_tensor(rows, device=program.device)
+    pieces = where.split(4096)
     total: Tensor | int = 0
     for module in modules:
         parts = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
-        total = total + program.scored(torch.cat(parts))
+        total = total + program.scored(torch.cat(parts), where)
     return (total / len(modules)).cpu().numpy()  # type: ignore[union-attr]
 
 

@@ -47,13 +47,15 @@ MICRO_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 class Tensors:
     """The data on the device: numeric [N, n], category [N, c], target [N], weight [N] or None.
 
-    Several targets are [N, T].
+    Several targets are [N, T]. `offset` [N] or None: the log exposure of every row, which is added
+    to its raw outputs.
     """
 
     numeric: Tensor
     category: Tensor
     target: Tensor
     weight: Tensor | None = None
+    offset: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,14 @@ class Program:
         loss = choose_loss(self.candidates[0].static, self.spec, self.losses)
         return loss if self.label_weight is None else with_label_weight(loss, self.label_weight)
 
-    def scored(self, outputs: Tensor) -> Tensor:
-        """Raw outputs [..., M, C] as they are scored and stored [..., C]: link, members merged."""
+    def scored(self, outputs: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Raw outputs [..., B, M, C] of `rows` [B] as they are scored and stored [..., B, C].
+
+        Log exposures are added, then comes the link, then members are merged.
+        """
+        if self.data.offset is not None:
+            assert rows is not None
+            outputs = outputs + per_row(self.data.offset[rows])
         return merge_members(outputs, self.spec.task, self.loss)
 
     def micro_batches(self, module: nn.Module) -> list[slice]:
@@ -169,18 +177,20 @@ class Program:
         weight: Tensor | None,
         hp: Mapping[str, Tensor],
         own: Tensor | None,
+        offset: Tensor | None = None,
     ) -> Tensor:
         """Weighted losses [K, B] against the rows' own targets by `own` [K, 1], else the partners'.
 
         The partner of a row is the one before it, as in `Mixup` and `Cutmix`; its target comes
-        with its weight. Target [K or 1, B], weight [K or 1, B].
+        with its weight and its exposure. Target, weight and offset are [K or 1, B].
         """
-        losses = self.loss.rows(outputs, target, hp)
+        shifted = outputs if offset is None else outputs + per_row(offset)
+        losses = self.loss.rows(shifted, target, hp)
         losses = losses if weight is None else losses * weight
         if own is None:
             return losses
-        turned = None if weight is None else weight.roll(1, 1)
-        partner = self.row_losses(outputs, target.roll(1, 1), turned, hp, None)
+        turned, moved = (None if v is None else v.roll(1, 1) for v in (weight, offset))
+        partner = self.row_losses(outputs, target.roll(1, 1), turned, hp, None, moved)
         return own * losses + (1.0 - own) * partner
 
     def rates(self) -> np.ndarray:
@@ -311,6 +321,11 @@ def mixing_buffers(module: nn.Module) -> dict[str, str]:
         for name, layer in module.named_modules()
         if type(layer) in found
     }
+
+
+def per_row(values: Tensor) -> Tensor:
+    """Values of rows [..., B] beside raw outputs [..., B, M, C]."""
+    return values.unsqueeze(-1).unsqueeze(-1)
 
 
 def merge_members(outputs: Tensor, task: str, loss: Loss) -> Tensor:

@@ -173,10 +173,12 @@ class SeparateEngine:
             for n, v in self.hp[m].items()
         }
         weight = None if data.weight is None else data.weight[rows].unsqueeze(0)
+        offset = None if data.offset is None else data.offset[rows].unsqueeze(0)
         target = data.target[rows].unsqueeze(0)
 
         def loss(outputs: Tensor) -> Tensor:
-            return self.program.row_losses(outputs, target, weight, hp, own).mean() * share
+            losses = self.program.row_losses(outputs, target, weight, hp, own, offset)
+            return losses.mean() * share
 
         with self.program.precision():
             outputs = self.modules[m](data.numeric[rows], data.category[rows])
@@ -283,9 +285,10 @@ class SeparateEngine:
 
     def _predict(self, member: int, rows: np.ndarray) -> Tensor:
         data, module = self.program.data, self._scored(member).eval()
-        pieces = chunks(torch.as_tensor(rows, device=self.program.device), 4096)
+        where = torch.as_tensor(rows, device=self.program.device)
+        pieces = chunks(where, 4096)
         outputs = [as_members(module(data.numeric[p], data.category[p]), 1) for p in pieces]
-        return self.program.scored(torch.cat(outputs)).cpu()
+        return self.program.scored(torch.cat(outputs), where).cpu()
 
     @torch.no_grad()
     def measure(self, units: bool = True) -> dict[str, Tensor]:

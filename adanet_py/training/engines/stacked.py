@@ -247,12 +247,12 @@ class StackedEngine:
 
         The first piece overwrites what is in place.
         """
-        numeric, category, target, weight = self._batch(block, rows[:, piece])
+        numeric, category, target, weight, offset = self._batch(block, rows[:, piece])
         state = (block.leaves, block.buffers, self.constants)
         with self.program.precision():
             outputs = as_members(call_members(self._train, *state, numeric, category), 2)
         outputs = outputs.to(self.program.dtype)
-        losses = self.program.row_losses(outputs, target, weight, block.hp, block.own)
+        losses = self.program.row_losses(outputs, target, weight, block.hp, block.own, offset)
         loss = losses.mean(-1)
         if len(self._pieces) > 1:
             loss = loss * ((piece.stop - piece.start) / rows.shape[1])
@@ -264,16 +264,24 @@ class StackedEngine:
                 torch._foreach_add_(block.gradients, gradients)
         return loss.detach()
 
-    def _batch(self, block: Block, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gather one batch, rows [F, B]; with one fold all members share it (no member axis)."""
+    def _batch(
+        self, block: Block, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Gather one batch, rows [F, B]; with one fold all members share it (no member axis).
+
+        Numeric, category, target, weight and offset; the last three have a member axis, of size 1
+        where it is shared.
+        """
         data = self.program.data
         picked = rows[0] if self.program.folds == 1 else rows[block.fold]
         target = data.target[picked]
         weight = None if data.weight is None else data.weight[picked]
+        offset = None if data.offset is None else data.offset[picked]
         if self.program.folds == 1:
             target = target.unsqueeze(0)
             weight = None if weight is None else weight.unsqueeze(0)
-        return data.numeric[picked], data.category[picked], target, weight
+            offset = None if offset is None else offset.unsqueeze(0)
+        return data.numeric[picked], data.category[picked], target, weight, offset
 
     @torch.no_grad()
     def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
@@ -306,7 +314,7 @@ class StackedEngine:
             numeric, category = data.numeric[piece], data.category[piece]
             state = (leaves, buffers, self.constants)
             outputs = as_members(call_members(self._eval, *state, numeric, category), 2)
-            out[:, at : at + len(piece)] = self.program.scored(outputs)
+            out[:, at : at + len(piece)] = self.program.scored(outputs, piece)
             at += len(piece)
         return out
 
