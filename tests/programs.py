@@ -13,14 +13,15 @@ from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.data.source import ArraySource, write_arrays
 from adanet_py.data.splits import Split
 from adanet_py.records import Candidate, DataSpec, Scalar
+from adanet_py.tasks import is_regression
 from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import Program, Tensors
 from adanet_py.training.jobs import Setting
 from adanet_py.training.optimizers import OPTIMIZERS
 from adanet_py.training.scoring import Scorer
 
-TASKS = {"binary": 1, "multiclass": 3, "regression": 1}
-METRICS = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+TASKS = {"binary": 1, "multiclass": 3, "multilabel": 2, "multioutput": 2, "regression": 1}
+METRICS = {task: "rmse" if is_regression(task) else "log_loss" for task in TASKS}
 
 
 def small(architecture: Architecture, **static: Scalar) -> dict[str, Scalar]:
@@ -59,8 +60,12 @@ def make_arrays(spec: DataSpec, rows: int, seed: int = 0) -> dict[str, np.ndarra
     codes = [rng.integers(0, c, rows) for c in spec.cardinalities]
     category = np.array(codes, dtype=np.int32).reshape(len(codes), rows).T
     signal = numeric.sum(1) + 0.5 * (category % 2).sum(1) + 0.3 * rng.normal(size=rows)
-    if spec.task == "regression":
+    if is_regression(spec.task):
         y = ((signal - signal.mean()) / signal.std()).astype(np.float32)
+        if spec.task == "multioutput":
+            y = np.stack([y, y[::-1]], axis=1)
+    elif spec.task == "multilabel":
+        y = np.stack([signal > 0.0, numeric[:, 0] > 0.5], axis=1).astype(np.int64)
     else:
         classes = max(2, spec.n_outputs)
         cuts = np.quantile(signal, np.arange(1, classes) / classes)
@@ -143,7 +148,7 @@ def make_scorer(program: Program, valid: Sequence[np.ndarray]) -> Scorer:
     """The default metric of the program's task on the validation rows."""
     y = program.data.target.numpy()[np.concatenate(valid)]
     task = program.spec.task
-    y = y if task == "regression" else y.astype(np.int64)
+    y = y if is_regression(task) else y.astype(np.int64)
     return Scorer.make(METRICS[task], task, y, None, (0.0, 1.0))
 
 

@@ -14,6 +14,7 @@ from references import ScheduleFreeAdamW
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.tasks import is_regression, part_of
 from adanet_py.training import probe
 from adanet_py.training.averaging import averaging_weights
 from adanet_py.training.batches import BatchOrder, member_seed, noise_starts
@@ -600,9 +601,9 @@ def test_implicit_members_are_averaged_as_probabilities(task: str) -> None:
     outputs = torch.randn(4, 6, 3, TASKS[task], dtype=torch.float64)
     merged = merge_members(outputs, task, default_loss(task))
     assert merged.shape == (4, 6, TASKS[task])
-    if task == "regression":
+    if is_regression(task):
         torch.testing.assert_close(merged, outputs.mean(-2))
-    elif task == "binary":
+    elif part_of(task) == "binary":
         torch.testing.assert_close(merged.sigmoid(), outputs.sigmoid().mean(-2))
     else:
         torch.testing.assert_close(merged.softmax(-1), outputs.softmax(-1).mean(-2))
