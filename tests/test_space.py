@@ -81,7 +81,17 @@ def test_the_table_space_offers_every_registered_schedule_and_architecture():
     for kind in ("architectures", "schedules"):
         decided = space.by_name[kind[:-1]].domain
         assert set(decided) == set(registries.entries(kind))
-    assert set(space.by_name["optimizer"].domain) <= set(registries.optimizers)
+    offered, known = set(space.by_name["optimizer"].domain), set(registries.optimizers)
+    # Close variants of others, and one for very small networks.
+    assert known - offered == {"amsgrad", "adamw_amsgrad", "rmsprop_centered", "newton"}
+
+
+def test_the_optimizers_space_offers_every_registered_optimizer_and_nothing_else_varies():
+    space = load_space("optimizers")
+    names = space.by_name["optimizer"].domain
+    assert list(names) == list(default_registries().optimizers)
+    varied = {d.name for d in space.decisions if d.size > 1}
+    assert varied == {"optimizer", "schedule", *(f"optimizers.{n}.lr" for n in names)}
 
 
 def test_a_file_and_the_same_values_from_python_give_the_same_space(tmp_path):
