@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from adanet_py.errors import ConfigError
+from adanet_py.metrics.averages import averaged
 from adanet_py.metrics.classification import (
     explained_share,
     roc_auc_by_size,
@@ -100,25 +101,30 @@ def _partition(name: str, summary: str, **fields: Any) -> Metric:
     )  # fmt: skip
 
 
+def _averaged(kind: str, average: str, summary: str) -> Metric:
+    binary = average == "binary"
+    name, tasks = (kind, _BINARY) if binary else (f"{kind}_{average}", CLASSIFICATION)
+    return Metric(name, True, "label", tasks, summary, averaged(kind, average))
+
+
 _BINARY, _MULTICLASS = ("binary",), ("multiclass",)
 _C = CLASSIFICATION
-_ANY = (*CLASSIFICATION, *_MULTILABEL)
 
 METRICS: tuple[Metric, ...] = (
-    _label("f1_micro", _ANY, "F1 of all decisions together"),
+    _averaged("f1", "micro", "F1 of all decisions together"),
     _label("f1_samples", _MULTILABEL, "mean F1 of the rows"),
-    _label("precision_macro", _ANY, "mean precision of the classes"),
-    _label("precision_micro", _ANY, "precision of all decisions together"),
-    _label("precision_weighted", _ANY, "precision weighted by class size"),
+    _averaged("precision", "macro", "mean precision of the classes"),
+    _averaged("precision", "micro", "precision of all decisions together"),
+    _averaged("precision", "weighted", "precision weighted by class size"),
     _label("precision_samples", _MULTILABEL, "mean precision of the rows"),
-    _label("recall_macro", _ANY, "mean recall of the classes"),
-    _label("recall_micro", _ANY, "recall of all decisions together"),
-    _label("recall_weighted", _ANY, "recall weighted by class size"),
+    _averaged("recall", "macro", "mean recall of the classes"),
+    _averaged("recall", "micro", "recall of all decisions together"),
+    _averaged("recall", "weighted", "recall weighted by class size"),
     _label("recall_samples", _MULTILABEL, "mean recall of the rows"),
-    _label("jaccard", _BINARY, "Jaccard index of the second class"),
-    _label("jaccard_macro", _ANY, "mean Jaccard index of the classes"),
-    _label("jaccard_micro", _ANY, "Jaccard index of all decisions together"),
-    _label("jaccard_weighted", _ANY, "Jaccard index weighted by class size"),
+    _averaged("jaccard", "binary", "Jaccard index of the second class"),
+    _averaged("jaccard", "macro", "mean Jaccard index of the classes"),
+    _averaged("jaccard", "micro", "Jaccard index of all decisions together"),
+    _averaged("jaccard", "weighted", "Jaccard index weighted by class size"),
     _label("jaccard_samples", _MULTILABEL, "mean Jaccard index of the rows"),
     # At least 0, 1 for chance, no upper end; scikit-learn has both 1 where they divide by zero, as
     # the first does where no row of the first class is called positive.

@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 
 from adanet_py.errors import ConfigError
+from adanet_py.metrics.averages import KINDS, ratio
 from adanet_py.metrics.classification import area_under_roc, average_precision_of
 from adanet_py.metrics.metric import Metric, mean_of
 
@@ -137,13 +138,6 @@ def _macro(one: _Curve) -> _Curve:
 
 # ---------------------------------------------------------------- counts of hits and misses
 
-# kind: (what is counted, factor of hits above and below, of false alarms, of misses)
-_KINDS: dict[str, tuple[str, int, int, int]] = {
-    "f1": ("F1", 2, 1, 1),
-    "precision": ("precision", 1, 1, 0),
-    "recall": ("recall", 1, 0, 1),
-    "jaccard": ("hits over hits and misses (Jaccard)", 1, 1, 1),
-}
 _AVERAGES = {
     "micro": "of all labels counted together",
     "macro": "mean over labels",
@@ -152,21 +146,13 @@ _AVERAGES = {
 }
 
 
-def _ratio(
-    kind: str, hits: np.ndarray, alarms: np.ndarray, misses: np.ndarray
-) -> np.ndarray:  # each of any one shape
-    _, factor, of_alarms, of_misses = _KINDS[kind]
-    whole = np.asarray(factor * hits + of_alarms * alarms + of_misses * misses, dtype=float)
-    return np.divide(factor * hits, whole, out=np.zeros_like(whole), where=whole > 0)
-
-
 def _counted(kind: str, average: str) -> Metric:
-    name, summary = f"{kind}_{average}", f"{_KINDS[kind][0]}, {_AVERAGES[average]}"
+    name, summary = f"{kind}_{average}", f"{KINDS[kind][0]}, {_AVERAGES[average]}"
 
     def miss(y: np.ndarray, label: np.ndarray) -> np.ndarray:
         """1 - the score of each row, [N, 1]."""
         hits, alarms, misses = (part.sum(1, keepdims=True) for part in _parts(y, label))
-        return 1 - _ratio(kind, hits, alarms, misses)
+        return 1 - ratio(kind, hits, alarms, misses)
 
     if average == "samples":
         return _mean_metric(name, "label", summary, miss, greater_is_better=True)
@@ -175,8 +161,8 @@ def _counted(kind: str, average: str) -> Metric:
         w = np.ones(len(y)) if weight is None else weight
         hits, alarms, misses = (w @ part for part in _parts(y, label))
         if average == "micro":
-            return float(_ratio(kind, hits.sum(), alarms.sum(), misses.sum()))
-        scores, true = _ratio(kind, hits, alarms, misses), hits + misses
+            return float(ratio(kind, hits.sum(), alarms.sum(), misses.sum()))
+        scores, true = ratio(kind, hits, alarms, misses), hits + misses
         if average == "weighted":
             return float(np.average(scores, weights=true)) if true.any() else 0.0
         return float(scores.mean())
@@ -209,7 +195,7 @@ MULTILABEL: dict[str, Metric] = {
         _mean_metric(
             "brier", "proba", "squared error of the probabilities", _brier, calibrated=True
         ),
-        *(_counted(kind, average) for kind in _KINDS for average in _AVERAGES),
+        *(_counted(kind, average) for kind in KINDS for average in _AVERAGES),
     )
 }  # fmt: skip
 
