@@ -286,7 +286,7 @@ class DataSpec:
     least of their values, None where that is not known. `exposure`: whether rows have one.
     """
 
-    task: str  # "binary", "multiclass" or "regression"
+    task: str  # one of tasks.TASKS
     n_outputs: int
     n_numeric: int
     cardinalities: tuple[int, ...] = ()

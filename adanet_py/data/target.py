@@ -79,7 +79,7 @@ class Target:
 
 
 def infer_task(target: pd.Series[Any], task: str = "auto") -> str:
-    """The task a target asks for: "binary", "multiclass" or "regression".
+    """The task one target asks for: "binary", "multiclass" or "regression".
 
     Text, truth values and two different values are classes; so are integers when they are few
     (at most 20), repeat, and either form a range without gaps or are at most five. All else is a
