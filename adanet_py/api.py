@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adanet_py.config import SearchConfig
-from adanet_py.errors import ConfigError, check_known
+from adanet_py.errors import ConfigError
 from adanet_py.model import Model
 from adanet_py.model import load as load_model
-from adanet_py.own import make_own
+from adanet_py.own import engine_for, make_own
 from adanet_py.proposing import check_candidate
 from adanet_py.records import Candidate, Group, Result
 from adanet_py.run import SearchResult
@@ -145,22 +145,13 @@ def train(
     Raises SpaceError for unknown names or values, ConfigError and DataError for the rest.
     """
     from adanet_py.placement import make_job
-    from adanet_py.plan import Workload, engine_for, make_group
+    from adanet_py.plan import Workload, make_group
     from adanet_py.prepare import prepare, read
-    from adanet_py.training.engines import ENGINES
 
     own = make_own(architectures, optimizers, losses)
     for candidate in candidates:
         check_candidate(candidate, own)
-    if engine != "auto":
-        check_known("engine", engine, ENGINES, ConfigError)
-        for candidate in candidates:
-            wanted = own.optimizer(candidate.optimizer).engine
-            if wanted not in ("", engine):
-                raise ConfigError(
-                    f"The optimizer {candidate.optimizer} runs on the engine {wanted!r} only, not "
-                    f"on {engine!r}. Use engine='auto', or train it in a call of its own."
-                )
+        engine_for(candidate, own, engine)
     if not 0 < epochs < math.inf:
         raise ConfigError(f"epochs: expected a positive number, found {epochs}.")
     config = SearchConfig(
@@ -198,7 +189,7 @@ def train(
             families.setdefault(candidate.family, []).append(candidate)
         results: dict[str, Result] = {}
         for index, family in enumerate(families.values()):
-            name = engine_for(family[0], load) if engine == "auto" else engine
+            name = engine_for(family[0], own, engine)
             group = _whole(make_group(index, family, [], epochs, load, name))
             job = make_job(group, folder, prepared, device, own)
             answer = run_job(job, lambda event: None, lambda: False)

@@ -32,13 +32,12 @@ from adanet_py.executors import Event, Executor, LocalExecutor
 from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import get_metric
-from adanet_py.own import Own
+from adanet_py.own import Own, engine_for
 from adanet_py.placement import make_job
 from adanet_py.plan import (
     MEMBERS,
     Workload,
     best_of,
-    engine_for,
     make_group,
     measured_speed,
     passes,
@@ -251,7 +250,7 @@ class Search:
                 self.note(denied, once=candidates[0].family)
             if members:
                 names = [name_of(self.controller)] * members
-                engine = engine_for(candidates[0], self.load)
+                engine = engine_for(candidates[0], self.own)
                 group = candidates[:members]
                 return make_group(index, group, names[: len(group)], epochs, self.load, engine)
             if passes(candidates[0], self.load) <= 1.0:

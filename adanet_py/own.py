@@ -77,6 +77,25 @@ class Own:
         return known[name]
 
 
+def engine_for(candidate: Candidate, own: Own, wanted: str = "auto") -> str:
+    """The engine that trains a candidate: with "auto" the one its optimizer asks for, or `stacked`.
+
+    Raises ConfigError for an unknown engine and for one that cannot run the optimizer.
+    """
+    from adanet_py.training.engines import ENGINES
+
+    only = own.optimizer(candidate.optimizer).engine
+    if wanted == "auto":
+        return only or "stacked"
+    check_known("engine", wanted, ENGINES, ConfigError)
+    if only not in ("", wanted):
+        raise ConfigError(
+            f"The optimizer {candidate.optimizer} runs on the engine {only!r} only, not on "
+            f"{wanted!r}. Use engine='auto', or train it in a call of its own."
+        )
+    return wanted
+
+
 def make_own(
     architectures: Iterable[Architecture] = (),
     optimizers: Iterable[Optimizer | type] = (),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from adanet_py.own import Own
+from adanet_py.own import Own, engine_for
 from adanet_py.records import Candidate, DataSpec, Group, History, Result
 from adanet_py.training.batches import rows_per_step
 from adanet_py.training.general import GENERAL
@@ -63,11 +63,6 @@ def batch_size(candidate: Candidate, load: Workload) -> int:
     return rows_per_step(static, load.rows)
 
 
-def engine_for(candidate: Candidate, load: Workload) -> str:
-    """The engine that trains the candidate: the one its optimizer asks for, else `stacked`."""
-    return load.own.optimizer(candidate.optimizer).engine or "stacked"
-
-
 def passes(candidate: Candidate, load: Workload) -> float:
     """What a step costs, in gradients of the batch.
 
@@ -83,7 +78,7 @@ def passes(candidate: Candidate, load: Workload) -> float:
 def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed: float) -> float:
     """Estimated seconds of a step of a group of `members` on one core."""
     flops = step_flops(candidate, load) / (FLOPS * speed)
-    if engine_for(candidate, load) == "stacked":
+    if engine_for(candidate, load.own) == "stacked":
         return STEP_SECONDS + members * flops
     return members * passes(candidate, load) * (load.folds * GRADIENT_SECONDS + flops)
 
@@ -97,7 +92,7 @@ def measured_speed(history: History, load: Workload) -> float:
             # here, so it is counted in full only once per `MEMBERS`.
             overhead = STEP_SECONDS * result.steps / MEMBERS
             flops = step_flops(result.candidate, load) * result.steps
-            if engine_for(result.candidate, load) != "stacked":
+            if engine_for(result.candidate, load.own) != "stacked":
                 gradients = passes(result.candidate, load)
                 overhead = GRADIENT_SECONDS * load.folds * gradients * result.steps
                 flops *= gradients
@@ -151,7 +146,7 @@ def size_group(
 
     `left` are the seconds until the deadline, `most` the candidates still wanted.
     """
-    separate = engine_for(candidate, load) != "stacked"
+    separate = engine_for(candidate, load.own) != "stacked"
     epochs = planned_epochs(candidate, load)
     members = min(SEPARATE_MEMBERS if separate else MEMBERS, most)
     if load.seconds is None:

@@ -197,8 +197,7 @@ def test_every_problem_that_can_be_diagnosed_is_named():
 def test_the_optimizers_are_those_of_the_program():
     described = [name for row in rows_after("| optimizers | |") for name in ticked(row[0])]
     assert len(described) == len(set(described))
-    stacked = {name for name, optimizer in OPTIMIZERS.items() if not optimizer.engine}
-    assert stacked <= set(described) <= set(OPTIMIZERS)
+    assert set(described) == set(OPTIMIZERS)
 
 
 def test_the_losses_are_those_of_the_program():

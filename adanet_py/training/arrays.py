@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from adanet_py.calibration import probabilities
 from adanet_py.errors import ConfigError, DataError, check_known
 from adanet_py.metrics import default_metric
-from adanet_py.own import Own
+from adanet_py.own import Own, engine_for
 from adanet_py.proposing import check_candidate
 from adanet_py.records import Candidate, DataSpec, Evaluation, Group, Status
 from adanet_py.training.batches import BatchOrder, rows_per_step
-from adanet_py.training.engines import ENGINES
 from adanet_py.training.engines.program import Program, Tensors, as_members
 from adanet_py.training.groups import Plan, train
 from adanet_py.training.jobs import load_members
@@ -70,7 +69,7 @@ def train_arrays(
     task: str,
     steps: int,
     weight: Any = None,
-    engine: str = "stacked",
+    engine: str = "auto",
     dtype: str = "float32",
     seed: int = 0,
     own: Own | None = None,
@@ -86,13 +85,13 @@ def train_arrays(
     (piecewise-linear embedding, losses of counts and amounts); DataError for unusable arrays.
     """
     check_known("task", task, _TASKS, ConfigError)
-    check_known("engine", engine, ENGINES, ConfigError)
     check_known("dtype", dtype, _DTYPES, ConfigError)
     if steps < 1:
         raise ConfigError(f"steps: expected a whole number of 1 or more, found {steps}.")
     own = Own() if own is None else own
     for candidate in candidates:
         check_candidate(candidate, own)
+        engine_for(candidate, own, engine)
     data, n_classes = _tensors(x, y, weight, task, _DTYPES[dtype])
     n_outputs = n_classes if task == "multiclass" else 1
     spec = DataSpec(task, n_outputs, data.numeric.shape[1])
@@ -102,7 +101,7 @@ def train_arrays(
     found: dict[str, Trained] = {}
     for family in families.values():
         program = _program(family, spec, data, steps, seed, own)
-        for trained in _train(program, engine):
+        for trained in _train(program, engine_for(family[0], own, engine)):
             found[trained.candidate.id] = trained
     return [found[c.id] for c in candidates]
 
@@ -120,7 +119,7 @@ def _program(
     rows = np.arange(len(data.target))
     program = Program(
         architecture,
-        own.all_optimizers()[family[0].optimizer],
+        own.optimizer(family[0].optimizer),
         tuple(family),
         spec,
         BatchOrder((rows,), rows_per_step(static, len(rows)), seed),

@@ -246,7 +246,7 @@ def cost_note(program: Program) -> str:
     hp = numeric_values(optimizer, program.candidates[0])
     parameters = sum(p.numel() for p in program.build(0).parameters())
     return (
-        f"{optimizer.name}: {optimizer.work(parameters, hp)}, one step costs about "
+        f"{optimizer.name}: {optimizer.work(parameters, hp)}, one step costs up to "
         f"{optimizer.passes(parameters, hp):.0f} gradients of the batch."
     )
 
