@@ -32,7 +32,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
     names = [str(k) for k in known]
     lower = {k.lower(): k for k in names}
-    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)
+    given = str(name).lower()
+    close = difflib.get_close_matches(given, list(lower), n=3, cutoff=0.6)
+    # Two letters swapped are the likeliest slip, and difflib counts them as two.
+    close.sort(key=lambda match: sorted(match) != sorted(given))
     return f" Did you mean {lower[close[0]]!r}?" if close else ""
 
 
