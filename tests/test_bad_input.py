@@ -565,7 +565,7 @@ def test_a_mistake_in_a_space_file_is_named_with_its_line(here, case):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mine.yml", "Did you mean 'mine.yaml'? Give the path of a .yaml file or one of: optimizers, table"),
+        ("mine.yml", "Did you mean 'mine.yaml'? Give the path of a .yaml file or one of: optim"),
         ("other", "found a folder"),
         ("letter.txt", "letter.txt:1: expected a mapping with name"),
         ("void.yaml", "found nothing. `spaces show tiny` prints one to start from."),
