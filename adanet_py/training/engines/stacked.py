@@ -82,8 +82,9 @@ class StackedEngine:
         self._train = copy.deepcopy(modules[0]).to("meta").train()
         self._eval = copy.deepcopy(self._train).eval()
         switch(self._train, program.used())
+        self._noisy = list(noisy_layers(self._train).values())
         self.noise: Tensor | None = None  # [K, NOISE_SIZE]
-        if any(layer.on for layer in noisy_layers(self._train).values()):
+        if any(layer.on for layer in self._noisy):
             pools = torch.stack([noise_pool(seed) for seed in program.seeds()])
             self.noise = pools.to(program.device)
         self.mixer = program.mixer()
@@ -164,8 +165,7 @@ class StackedEngine:
         """
         program = self.program
         order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
-        layers = len(noisy_layers(self._train))
-        places = noise_starts(start, stop, layers, len(self._pieces)).tolist()
+        places = noise_starts(start, stop, len(self._noisy), len(self._pieces)).tolist()
         counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
         total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
         norm = total
@@ -196,10 +196,9 @@ class StackedEngine:
 
     def _gradients(self, rows: Tensor, places: list[list[int]], total: Tensor) -> None:
         """Put the gradient of a batch, rows [F, B], in place; add its loss to `total` [K]."""
-        layers = list(noisy_layers(self._train).values())
         for block in self._blocks:
             for piece, at in zip(self._pieces, places, strict=True):
-                for layer, place in zip(layers, at, strict=True):
+                for layer, place in zip(self._noisy, at, strict=True):
                     layer.start = place
                 total[block.members] += self._backward(block, rows, piece)
 
