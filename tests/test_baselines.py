@@ -176,8 +176,8 @@ def test_without_time_boosting_is_shorter_and_says_so(task):
 
 
 def test_many_rows_are_sampled_and_that_is_said(monkeypatch):
-    monkeypatch.setattr(baselines, "LINEAR_ROWS", 100)
-    monkeypatch.setattr(baselines, "BOOSTING_CELLS", 0)
+    monkeypatch.setattr(baselines.linear, "LINEAR_ROWS", 100)
+    monkeypatch.setattr(baselines.boosting, "BOOSTING_CELLS", 0)
     problem = _problem("multiclass", n=2000)
     found = _run("multiclass", problem)
     # 100 rows and at most one more for each of four classes

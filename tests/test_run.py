@@ -465,7 +465,7 @@ def test_a_failing_baseline_is_said_and_the_search_goes_on(data, tmp_path, monke
     def fail(*_):
         raise FloatingPointError("the baseline broke")
 
-    monkeypatch.setattr(baselines, "_boosting", fail)
+    monkeypatch.setattr(baselines, "boosting_baseline", fail)
     notes = []
     options = {**QUICK, "on_note": notes.append}
     found = adanet_py.search(data, out=tmp_path / "run", **options)
