@@ -388,3 +388,27 @@ def test_weights_to_evaluate_with_are_those_that_are_scored() -> None:
     optimizer.eval()  # type: ignore[attr-defined]
     assert equal(scored, module.state_dict())
     assert not equal(scored, before)
+
+
+@pytest.mark.parametrize("name", [*CURVED, "torch.optim.ASGD"])
+def test_a_killed_group_goes_on_from_its_checkpoint(name: str, tmp_path: Path) -> None:
+    candidates = make_candidates("mlp", [{}, {"dropout": 0.3}], optimizer=name, norm="batch")
+    group = Group(0, candidates, 6, evaluate_every=1, engine="separate")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["kind"] == "rung" and event["step"] == 4:
+            raise Killed
+
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+    whole = run_group(group, make_run(folders[0], make_spec(), checkpoint_seconds=0.0))
+    with pytest.raises(Killed):
+        run_group(group, make_run(folders[1], make_spec(), checkpoint_seconds=0.0, emit=kill))
+    assert list((folders[1] / "checkpoints").iterdir())
+    resumed = run_group(group, make_run(folders[1], make_spec()))
+    assert [r.metrics for r in resumed] == [r.metrics for r in whole]
+    assert repr([r.curve for r in resumed]) == repr([r.curve for r in whole])

@@ -219,7 +219,7 @@ class SeparateEngine:
         if self.program.optimizer.engine:
             before = [p.clone() for p in matrices] if decay else []
             try:
-                with _seeded(self.seeds[m], step):
+                with _seeded(self.seeds[m], step, self.program.device):
                     optimizer.step(closure)  # type: ignore[arg-type]
             except NotFiniteError:
                 for p in self.modules[m].parameters():
@@ -363,9 +363,9 @@ def _switches(optimizer: torch.optim.Optimizer) -> bool:
 
 
 @contextmanager
-def _seeded(seed: int, step: int) -> Iterator[None]:
+def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Whatever the optimizer draws depends on the member and the step alone."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(hash_words(seed, step, 2)) & 0x7FFFFFFF)
         yield
 

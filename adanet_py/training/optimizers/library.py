@@ -157,7 +157,7 @@ def _try(optimizer: Optimizer, error: type[AdanetError]) -> None:
     """Two steps on a matrix and a bias, so that what cannot train a network is said at once."""
     import torch
 
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         matrix, bias = (torch.nn.Parameter(torch.randn(s)) for s in ((3, 4), (3,)))
 
