@@ -10,7 +10,7 @@ from adanet_py.records import Candidate, DataSpec, Scalar
 from adanet_py.space_decision import Decision
 from adanet_py.space_points import SearchSpace
 from adanet_py.training.general import GENERAL
-from adanet_py.training.losses import AUTO, KNOBS, LOSSES, Loss, why_not
+from adanet_py.training.losses import AUTO, KNOBS, LOSSES, Loss, loss_name, why_not
 
 _KNOB = "loss"
 
@@ -24,17 +24,16 @@ def with_losses(
     no loss left reads are no longer searched. Raises SpaceError where an architecture has no loss
     left.
     """
+    run = loss_name({}, spec)
 
     def meant(value: Scalar) -> str:
-        return spec.loss if pinned or value == AUTO else str(value)
+        return run if pinned or value == AUTO else str(value)
 
     def suits(name: str) -> bool:
         return why_not(losses[name], spec) is None
 
     def condition(name: str, values: tuple[Scalar, ...]) -> tuple[str, tuple[Scalar, ...]]:
-        return name, tuple(spec.loss if v == AUTO else v for v in values) if _is_loss(name) else (
-            values
-        )
+        return name, tuple(run if v == AUTO else v for v in values) if _is_loss(name) else (values)
 
     decisions, fixed, possible = [], dict(space.fixed), set[str]()
     for decision in space.decisions:
@@ -54,12 +53,12 @@ def with_losses(
             possible.add(meant(value))
     knobs = (static for name, (static, _) in space.knobs.items() if name.startswith("archi"))
     if any(_KNOB not in static for static in knobs):
-        possible.add(spec.loss)
+        possible.add(run)
     idle = KNOBS - {knob for name in possible for knob in losses[name].knobs}
     fixed |= {f"general.{n}": GENERAL[n].default for n in idle if f"general.{n}" in fixed}
     kept = tuple(d for d in decisions if d.name.removeprefix("general.") not in idle)
     start = [_with_loss(c, meant) for c in space.start]
-    start = [c for c in start if suits(str(c.static.get(_KNOB, spec.loss)))]
+    start = [c for c in start if suits(str(c.static.get(_KNOB, run)))]
     return replace(space, decisions=kept, fixed=fixed, start=tuple(start))
 
 
@@ -90,7 +89,7 @@ def _none_left(
 ) -> SpaceError:
     given = next((d.domain for d in space.decisions if d.name == name), (space.fixed.get(name),))
     asked = ", ".join(repr(v) for v in given)
-    first = spec.loss if given[0] == AUTO else str(given[0])
+    first = loss_name({}, spec) if given[0] == AUTO else str(given[0])
     fitting = ", ".join(n for n, loss in losses.items() if why_not(loss, spec) is None)
     return SpaceError(
         f"{name}: expected a loss for these data, found {asked} ({first}: "

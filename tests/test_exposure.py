@@ -112,6 +112,21 @@ def test_a_run_goes_on_and_is_replayed_with_its_exposure(finished):
     assert replay(finished.run, data=frame)["identical"]
 
 
+def test_several_counts_share_an_exposure(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "start_check", check_here)
+    frame = claims()
+    frame["others"] = np.random.default_rng(1).poisson(30.0 * frame["years"])
+    options = {**QUICK, "target": ["claims", "others"], "task": "multioutput", "candidates": 1}
+    found = adanet_py.search(frame, out=tmp_path / "run", loss="poisson", **options)
+    assert found.state.model["difference"] <= 2e-4
+    board = found.leaderboard.set_index("architecture")["validation"]
+    assert board["linear"] < board["constant"]
+    counts, rates = found.predict(frame), found.predict(frame.assign(years=1.0))
+    assert counts.shape == (240, 2)
+    years = frame["years"].to_numpy()
+    np.testing.assert_allclose(counts, rates * years[:, None], rtol=1e-2, atol=1e-3)
+
+
 # ---------------------------------------------------------------- engines
 
 

@@ -59,6 +59,8 @@ def test_the_loss_of_the_run_is_written_into_every_candidate() -> None:
         candidate = sample(found, np.random.default_rng(0))
         assert candidate.static["loss"] == "huber"
         assert contains(found, candidate) is None
+    unsaid = with_losses(space(None), replace(VALUES, loss="auto"))  # the task says it
+    assert sample(unsaid, np.random.default_rng(0)).static["loss"] == "mean_squared_error"
 
 
 def test_a_loss_of_the_run_replaces_what_the_space_says() -> None:
