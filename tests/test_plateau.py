@@ -134,4 +134,4 @@ def test_a_replay_stops_where_the_run_did_with_the_same_rates(engine: str, stop:
     for part, full in zip(stopped, whole, strict=True):
         assert {t.status for t in stopped} == {Status.DEADLINE}
         on_the_way = [e for e in part.curve if e.step % EVERY == 0]
-        assert on_the_way == full.curve[: len(on_the_way)]
+        assert repr(on_the_way) == repr(full.curve[: len(on_the_way)])  # NaN equals itself here
