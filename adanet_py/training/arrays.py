@@ -35,8 +35,9 @@ EVALUATIONS = 24
 class Trained:
     """A candidate after its training.
 
-    `module` has the best weights, judged by the metric on the training rows themselves: the mean
-    squared error's root, or the log loss. `curve` holds that metric as `validation`.
+    `module` has the weights of the last step: nothing is held out by which to choose others.
+    `curve` has the metric of the training rows (the root of the mean squared error, or the log
+    loss) as `validation`.
     """
 
     candidate: Candidate
@@ -154,6 +155,7 @@ def _train(program: Program, engine: str) -> list[Trained]:
         ),
         valid=program.order.rows,
         scorer=Scorer.make(default_metric(task), task, codes, weight, (0.0, 1.0)),
+        keep_last=True,
     )  # fmt: skip
     out = []
     for track in train(program, plan):
