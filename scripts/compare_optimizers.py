@@ -21,7 +21,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -93,11 +92,9 @@ def run(job: tuple[Path, str, str, argparse.Namespace]) -> list[dict[str, Any]]:
             )  # fmt: skip
         hp = OPTIMIZERS[name].complete(made[0].numeric)
         epochs /= OPTIMIZERS[name].passes(one[0].parameters, hp)
-    start = time.perf_counter()
     results = adanet_py.train(
         made, frame, target=target, epochs=epochs, metric=metric, split=PART, seed=0
     )
-    seconds = (time.perf_counter() - start) / len(made)
     return [
         {
             "table": table,
@@ -109,7 +106,6 @@ def run(job: tuple[Path, str, str, argparse.Namespace]) -> list[dict[str, Any]]:
             "test": r.metrics.get("audit", np.nan),
             "steps": r.steps,
             "parameters": r.parameters,
-            "seconds": seconds,
         }
         for r in results
     ]
@@ -124,7 +120,7 @@ def summarise(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
             means = own.groupby("lr")["validation"].apply(lambda v: v.mean(skipna=False)).dropna()
             row = {"table": table, "metric": metric, "optimizer": name}
             lost = int((own["status"] == "DIVERGED").sum())
-            row |= {"diverged": f"{lost} of {len(own)}", "seconds": own["seconds"].mean()}
+            row["diverged"] = f"{lost} of {len(own)}"
             if len(means):
                 lr = means.idxmax() if higher else means.idxmin()
                 best = own[own["lr"] == lr]
@@ -182,19 +178,24 @@ def write(runs: pd.DataFrame, stem: Path) -> None:
     draw(runs, summary, stem.with_suffix(".png"))
     cores = len(os.sched_getaffinity(0))
     command = " ".join(["python", "scripts/compare_optimizers.py", *sys.argv[1:]])
+    rates = runs.groupby(["table", "optimizer"])["lr"].nunique().max()
     lines = [f"Made by `{command}` on {cores} cores ({platform.machine()}), no GPU.", ""]
+    lines += [
+        f"Mean ± standard deviation of {runs['seed'].nunique()} seeds at the best of {rates} learning "
+        "rates by validation; diverged: of all trainings.",
+        "",
+    ]
     for table, own in summary.groupby("table", sort=False):
         metric = own["metric"].iloc[0]
         lines += [f"## {table}, {metric}", ""]
-        lines += ["| optimizer | learning rate | validation | test | diverged | s/candidate |"]
-        lines += ["|" + "---|" * 6]
+        lines += ["| optimizer | learning rate | validation | test | diverged |", "|" + "---|" * 5]
         for r in own.to_dict("records"):
             scores = [
                 f"{r[k]:.5g} ± {r[f'{k} sd']:.2g}" if pd.notna(r.get(k)) else "-"
                 for k in ("validation", "test")
             ]
             rate = r["lr"] if pd.notna(r.get("lr")) else "-"
-            cells = [r["optimizer"], rate, *scores, r["diverged"], f"{r['seconds']:.2g}"]
+            cells = [r["optimizer"], rate, *scores, r["diverged"]]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     stem.with_suffix(".md").write_text("\n".join(lines))
@@ -227,7 +228,7 @@ def main() -> None:
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
         for job, found in zip(jobs, pool.map(run, jobs), strict=True):
             rows += found
-            print(job[1], job[2], f"{found[0]['seconds']:.2f} s/candidate", flush=True)
+            print(job[1], job[2], f"{len(found)} networks", flush=True)
     stem = args.out or (None if args.only else Path(__file__).parents[1] / "results" / "optimizers")
     runs = pd.DataFrame(rows)
     if stem is None:
