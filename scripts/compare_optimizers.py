@@ -181,8 +181,8 @@ def write(runs: pd.DataFrame, stem: Path) -> None:
     rates = runs.groupby(["table", "optimizer"])["lr"].nunique().max()
     lines = [f"Made by `{command}` on {cores} cores ({platform.machine()}), no GPU.", ""]
     lines += [
-        f"Mean ± standard deviation of {runs['seed'].nunique()} seeds at the best of {rates} learning "
-        "rates by validation; diverged: of all trainings.",
+        f"Mean ± standard deviation of {runs['seed'].nunique()} seeds at the best of {rates} "
+        "learning rates by validation; diverged: of all trainings.",
         "",
     ]
     for table, own in summary.groupby("table", sort=False):
