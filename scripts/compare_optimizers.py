@@ -164,8 +164,8 @@ def draw(runs: pd.DataFrame, summary: pd.DataFrame, path: Path) -> None:
         axis.set_title(table)
         axis.grid(axis="x", alpha=0.3)
     figure.suptitle(
-        "dots: seeds at the learning rate chosen by validation; ticks: mean of every learning rate; "
-        "what is worse lies outside"
+        "dots: seeds at the learning rate chosen by validation; ticks: mean of every learning "
+        "rate; what is worse lies outside"
     )
     figure.tight_layout()
     figure.savefig(path, dpi=110)
