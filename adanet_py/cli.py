@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
@@ -198,6 +199,7 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Search networks for a table and save the best as a model."""
+    began = monotonic()  # what is imported now counts as well
     from adanet_py.config import SearchConfig
 
     targets = target[0] if target and len(target) == 1 else target
@@ -212,7 +214,7 @@ def search(
     from adanet_py.run import search as run_search
 
     with reporter(quiet, config.time, config.candidates) as on_event:
-        found = run_search(data, config=config, on_event=on_event)
+        found = run_search(data, config=config, on_event=on_event, started=began)
     _show_result(found, as_json)
 
 

@@ -100,15 +100,17 @@ def search(
     own: Own | None = None,
     types: Mapping[str, str] | None = None,
     on_event: OnEvent | None = None,
+    started: float | None = None,
 ) -> SearchResult:
     """Search networks for a table; the best is saved as a model in the run folder.
 
     `data` is a path, a DataFrame or features to go with `y`; without any, a data set that comes
     with scikit-learn. `config` holds the options. A space, controller (function or Optuna
     sampler), column types and what `own` holds may be given as objects. If `config.out` is a run
-    with the same options, that run goes on. Raises AdanetError before any training.
+    with the same options, that run goes on. The time budget begins at `started`, a reading of
+    time.monotonic(), now by default. Raises AdanetError before any training.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     config = config or SearchConfig()
     own = own or Own()
     notify = on_event or (lambda event: None)
