@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ class Constraints:
                 over = (limit > 0) & (norm > limit)
                 weights.mul_(torch.where(over, limit / norm, torch.ones_like(norm)))
 
-    @property
+    @cached_property
     def _decayed(self) -> int:
         return sum(p.stop - p.start for p in self.parts if p.decayed)
 

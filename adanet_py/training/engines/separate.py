@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.perturbations import noise_pool
-from adanet_py.training.averaging import averaging_weights
+from adanet_py.training.averaging import averages, averaging_weights
 from adanet_py.training.batches import hash_words, noise_starts
 from adanet_py.training.engines.closure import Closure, NotFiniteError
 from adanet_py.training.engines.program import (
@@ -60,7 +60,7 @@ class SeparateEngine:
         self._share = np.tile(
             averaging_weights(program.candidates, program.steps), (1, program.folds)
         )
-        self._averages = bool((self._share < 1.0).any())
+        self._averages = averages(program.candidates)
         # What is scored and kept, where that is not what is trained.
         apart = self._averages or program.optimizer.evaluated is not None
         apart = apart or _switches(self.optimizers[0])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adanet_py.architectures.perturbations import noise_pool
-from adanet_py.training.averaging import averaging_weights
+from adanet_py.training.averaging import averages, averaging_weights
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.constraints import Constraints
 from adanet_py.training.engines.members import call_members
@@ -94,8 +94,8 @@ class StackedEngine:
         self.rates = rates.unsqueeze(-1)  # [steps, K, 1]
         # Averages of weights and running statistics, where any member is evaluated on averages.
         self.averages: dict[str, Tensor] = {}
-        share = averaging_weights(program.candidates, program.steps)
-        if (share < 1.0).any():
+        if averages(program.candidates):
+            share = averaging_weights(program.candidates, program.steps)
             share = np.tile(share, (1, program.folds))
             self._share = torch.from_numpy(share).to(program.device, program.dtype).unsqueeze(-1)
             self.averages = {n: v.clone() for n, v in self._averaged().items()}
