@@ -7,9 +7,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from tables import check_here
 
+from adanet_py import saving
 from adanet_py.training.engines.stacked import StackedEngine
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -20,12 +23,26 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """The benchmarks as modules, bound to no core and with the memory settings there are."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import bench_throughput
+    import bench_time_to_target
     import benching
     import peers
     import suites
 
-    monkeypatch.setattr(bench_throughput, "settle", lambda cores: None)
-    return {m.__name__: m for m in (bench_throughput, benching, peers, suites)}
+    for module in (bench_throughput, bench_time_to_target):
+        monkeypatch.setattr(module, "settle", lambda cores: None)
+    monkeypatch.setattr(bench_time_to_target, "split", made_up)
+    named = (bench_throughput, bench_time_to_target, benching, peers, suites)
+    return {m.__name__: m for m in named}
+
+
+def made_up(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """A table of two numbers and a word that anything learns, in the place of a shared one."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(900, 2)), columns=["a", "b"])
+    frame["word"] = rng.choice(["x", "y", "z"], 900)
+    right = frame["a"] + (frame["word"] == "x") > 0
+    frame["target"] = np.where(right, "yes", "no")
+    return frame[:600], frame[600:], "target"
 
 
 TINY = ["--configurations", "4", "--members", "2", "--steps", "6", "--rounds", "2"]
@@ -102,3 +119,69 @@ def test_a_device_that_is_not_there_is_refused(scripts):
         pytest.skip("there is one")
     with pytest.raises(SystemExit, match="expected a CUDA device, found none"):
         scripts["bench_throughput"].main(["--device", "cuda"])
+
+
+SHORT = ["--only", "phoneme", "--seconds", "1.5", "--cores", "1"]
+
+
+def in_this_process(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, **changes: object
+) -> None:
+    """Have the search train and check its model here, with some options changed."""
+    bench = scripts["bench_time_to_target"]
+    ours, changes = bench.time_ours, {"workers": 0} | changes
+    monkeypatch.setattr(saving, "start_check", check_here)
+    monkeypatch.setattr(
+        bench, "time_ours", lambda path, c, better: ours(path, c.model_copy(update=changes), better)
+    )
+
+
+def test_time_to_target_ends_the_search_where_it_is_as_good(scripts, tmp_path, capsys, monkeypatch):
+    in_this_process(scripts, monkeypatch)
+    stem = tmp_path / "time"
+    main = scripts["bench_time_to_target"].main
+    report = main([*SHORT, "--limit", "30", "--json", "--out", str(stem)])
+    assert json.loads(capsys.readouterr().out) == report
+    [row] = report["runs"]
+    assert row["reached"]
+    assert row["ours_best"] is not None
+    assert 0.5 < row["target"] <= 1.0
+    assert 0 < row["a_seconds"] <= 1.5
+    assert row["ratio"] == pytest.approx(row["a_seconds"] / row["ours_seconds"])
+    assert row["budget_ratio"] == pytest.approx(1.5 / row["ours_seconds"])
+    assert row["largest_difference"] <= 1e-5
+    assert report["geometric_mean"]["ratio"]["median"] == pytest.approx(row["ratio"])
+    assert "| phoneme | 0 | accuracy |" in stem.with_suffix(".md").read_text()
+
+
+def test_a_target_that_is_never_reached_gives_bounds(scripts, tmp_path, monkeypatch):
+    bench, found = scripts["bench_time_to_target"], scripts["peers"].Found
+    monkeypatch.setattr(bench, "search_tables", lambda *_: found(1.1, 1.0, 1, ()))
+    report = bench.main([*SHORT, "--limit", "3", "--out", str(tmp_path / "time")])
+    [row] = report["runs"]
+    assert not row["reached"]
+    assert row["ours_seconds"] is None
+    assert row["budget_ratio"] == pytest.approx(0.5)
+    text = (tmp_path / "time.md").read_text()
+    assert "above 3" in text
+    assert "at most 0.5" in text
+    assert report["geometric_mean"]["reached"] == "0 of 1"
+
+
+def test_time_to_target_compares_equal_computations_only(scripts, monkeypatch, capsys):
+    bench = scripts["bench_time_to_target"]
+    monkeypatch.setattr(bench, "largest_difference", lambda *_: float("nan"))
+    with pytest.raises(SystemExit) as ended:
+        bench.main([*SHORT, "--limit", "20"])
+    assert ended.value.code == 1
+    assert "Equality gate, phoneme" in capsys.readouterr().err
+
+
+def test_time_to_target_compares_searches_on_the_same_rows_only(scripts, monkeypatch, capsys):
+    bench, found = scripts["bench_time_to_target"], scripts["peers"].Found
+    monkeypatch.setattr(bench, "search_tables", lambda *_: found(0.1, 1.0, 1, ()))
+    in_this_process(scripts, monkeypatch, seed=7)
+    with pytest.raises(SystemExit) as ended:
+        bench.main([*SHORT, "--limit", "20"])
+    assert ended.value.code == 1
+    assert "expected the same validation rows" in capsys.readouterr().err
