@@ -200,21 +200,26 @@ def search(
 ) -> None:
     """Search networks for a table and save the best as a model."""
     began = monotonic()  # what is imported now counts as well
-    from adanet_py.config import SearchConfig
+    from adanet_py.executors import make_nursery
 
-    targets = target[0] if target and len(target) == 1 else target
-    config = SearchConfig(
-        data=data, target=targets, task=task, metric=metric, loss=loss,
-        quantile=quantile, time=time, candidates=candidates,
-        space=space, controller=controller, folds=folds, split=split, group=group,
-        time_column=time_column, weight=weight, exposure=exposure, class_weight=class_weight,
-        drop=drop or (),
-        out=out, seed=seed, device=device, workers=workers, strict=strict,
-    )  # fmt: skip
-    from adanet_py.run import search as run_search
+    with make_nursery(workers) as nursery:  # torch is imported there beside all that follows
+        from adanet_py.config import SearchConfig
 
-    with reporter(quiet, config.time, config.candidates) as on_event:
-        found = run_search(data, config=config, on_event=on_event, started=began)
+        targets = target[0] if target and len(target) == 1 else target
+        config = SearchConfig(
+            data=data, target=targets, task=task, metric=metric, loss=loss,
+            quantile=quantile, time=time, candidates=candidates,
+            space=space, controller=controller, folds=folds, split=split, group=group,
+            time_column=time_column, weight=weight, exposure=exposure, class_weight=class_weight,
+            drop=drop or (),
+            out=out, seed=seed, device=device, workers=workers, strict=strict,
+        )  # fmt: skip
+        from adanet_py.run import search as run_search
+
+        with reporter(quiet, config.time, config.candidates) as on_event:
+            found = run_search(
+                data, config=config, on_event=on_event, started=began, nursery=nursery
+            )
     _show_result(found, as_json)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from adanet_py.executors.local import environment
+from adanet_py.executors.nursery import Nursery, Process
 from adanet_py.folder import candidate_file
 from adanet_py.model import MODEL_FILE, Member, Model, load, network_member, verify
 from adanet_py.own import Own
@@ -21,19 +23,25 @@ from adanet_py.prepare import Prepared, probe_rows
 from adanet_py.records import Result, Status
 from adanet_py.worker import die_with
 
+# What a check needs, for the fork server to import once.
+PRELOAD = ("adanet_py.export", "pandas", "pyarrow.feather", "safetensors.numpy")
 TOLERANCE = 2e-4  # relative; float32 sums in another order differ by far less
 
 
 @dataclass
 class Check:
-    """A model on its way: written beside the saved one, being checked by a process of its own."""
+    """A model on its way: written beside the saved one, being checked by a process of its own.
+
+    `errors` is the file of what the process prints.
+    """
 
     result: Result
     path: Path
-    process: subprocess.Popen[bytes] | None
+    process: Process | None
     difference: float | None = None
     message: str = ""
     seconds: float = 0.0
+    errors: IO[bytes] | None = None
     started: float = field(default_factory=time.monotonic)
 
     def done(self, wait: float = 0.0) -> bool:
@@ -41,12 +49,10 @@ class Check:
         if self.process is None:
             return True
         try:
-            if self.process.poll() is None:  # `communicate` never looks when it may not wait
-                self.process.wait(wait)
+            self.process.wait(wait)
         except subprocess.TimeoutExpired:
             return False
-        out, err = self.process.communicate()
-        self.process = None
+        out, err = self._close()
         self.seconds = time.monotonic() - self.started
         try:
             self.difference = float(json.loads(out)["difference"])
@@ -64,9 +70,22 @@ class Check:
         """Give up the check."""
         if self.process is not None:
             self.process.kill()
-            self.process.communicate()
-            self.process = None
+            self.process.wait()
+            self._close()
         self.path.unlink(missing_ok=True)
+
+    def _close(self) -> tuple[bytes, bytes]:
+        """What the ended process wrote: its answer (a line, which a pipe holds) and its errors."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        out = self.process.stdout.read()
+        self.process.close()
+        self.process = None
+        if self.errors is None:
+            return out, b""
+        with self.errors as file:
+            file.seek(0)
+            return out, file.read()
 
 
 def make_model(folder: Path, prepared: Prepared, result: Result, own: Own) -> Model:
@@ -97,8 +116,10 @@ def make_model(folder: Path, prepared: Prepared, result: Result, own: Own) -> Mo
     )
 
 
-def start_check(folder: Path, prepared: Prepared, result: Result, own: Own) -> Check:
-    """Write the model of `result` and have a fresh process check it."""
+def start_check(
+    folder: Path, prepared: Prepared, result: Result, own: Own, nursery: Nursery
+) -> Check:
+    """Write the model of `result` and have a process that knows nothing of the run check it."""
     from safetensors.numpy import load_file
 
     model = make_model(folder, prepared, result, own)
@@ -113,16 +134,11 @@ def start_check(folder: Path, prepared: Prepared, result: Result, own: Own) -> C
         frame = pd.read_feather(folder / "cache" / "probe.feather")
         loaded = load(path, own=own)
         return Check(result, path, None, verify(loaded, frame, fold.tolist(), expected))
-    command = [sys.executable, "-P", "-m", "adanet_py.export", str(path), str(folder / "cache")]
-    process = subprocess.Popen(
-        [*command, str(os.getpid())],
-        env=environment(1),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=0,  # Ctrl-C in the terminal is for the parent alone
+    errors = tempfile.TemporaryFile()
+    process = nursery.open(
+        "adanet_py.export", [str(path), str(folder / "cache")], stderr=errors, preload=PRELOAD
     )
-    return Check(result, path, process)
+    return Check(result, path, process, errors=errors)
 
 
 def probe(prepared: Prepared, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,18 +161,23 @@ def accept(check: Check) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> None:
-    """``python -m adanet_py.export MODEL CACHE PARENT``: print the largest difference as JSON."""
-    die_with(int(argv[2]))
+def main(argv: Sequence[str] | None = None) -> None:
+    """``python -m adanet_py.export MODEL CACHE``: print the largest difference as JSON."""
+    parser = argparse.ArgumentParser(prog="adanet_py.export")
+    parser.add_argument("model")
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--parent", type=int, help="process id to die with, where not forked")
+    options = parser.parse_args(argv)
+    if options.parent is not None:
+        die_with(options.parent)
     import pandas as pd
 
-    model = load(argv[0])
-    cache = Path(argv[1])
-    with np.load(cache / "probe.npz", allow_pickle=False) as stored:
+    model = load(options.model)
+    with np.load(options.cache / "probe.npz", allow_pickle=False) as stored:
         expected, fold = stored["expected"], stored["fold"]
-    frame = pd.read_feather(cache / "probe.feather")
+    frame = pd.read_feather(options.cache / "probe.feather")
     print(json.dumps({"difference": verify(model, frame, fold.tolist(), expected)}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -28,7 +28,7 @@ from adanet_py.baseline_thread import BaselineThread, baseline_result
 from adanet_py.baselines import Baseline
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller, name_of
-from adanet_py.executors import Event, Executor, LocalExecutor
+from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
 from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import get_metric
@@ -81,6 +81,7 @@ class Search:
     state: State
     device: str
     executor: Executor
+    nursery: Nursery
     on_event: OnEvent
     deadline: float  # monotonic; infinite without a time budget
     own: Own = field(default_factory=Own)
@@ -111,6 +112,7 @@ class Search:
             self._journal,
             self.note,
             pause=max(60.0, 0.25 * (self.config.time or 0.0)),
+            nursery=self.nursery,
         )
 
     @property

@@ -9,19 +9,18 @@ from typing import Any
 
 from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError
-from adanet_py.executors import EXECUTORS, Executor
+from adanet_py.executors import EXECUTORS, Executor, Nursery
+from adanet_py.executors.nursery import PRELOAD
 from adanet_py.own import Own
 from adanet_py.prepare import Prepared
 from adanet_py.records import Group
 
-# Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
-# small-network training on a CPU.
-WORKER_ENV = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "67108864"}
-
 OnEvent = Callable[[dict[str, Any]], None]
 
 
-def make_executor(workers: int | None, device: str, folder: Path, live: bool) -> Executor:
+def make_executor(
+    workers: int | None, device: str, folder: Path, live: bool, nursery: Nursery
+) -> Executor:
     """Worker processes, or this process where objects given by the user must be used.
 
     On a CPU every worker has one thread: sums of several threads differ in their last bits, and a
@@ -35,10 +34,9 @@ def make_executor(workers: int | None, device: str, folder: Path, live: bool) ->
     cuda = device.startswith("cuda") or (device == "auto" and cuda_hinted())
     return EXECUTORS["local"](
         workers or (1 if cuda else cores),
-        threads=1,
-        preload=["adanet_py.training.jobs"],
+        preload=PRELOAD,
         log=folder / "logs",
-        env=WORKER_ENV,
+        nursery=nursery,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from adanet_py.data.demo import load_demo
 from adanet_py.errors import RunError
-from adanet_py.executors import Executor
+from adanet_py.executors import Executor, make_nursery
 from adanet_py.folder import (
     Described,
     candidate_file,
@@ -59,7 +59,11 @@ def replay(
     data = _data(folder, described, data)
     with tempfile.TemporaryDirectory(prefix="adanet_py-replay-") as scratch:
         copy = Path(scratch)
-        with make_executor(config.workers, config.device, copy, bool(own)) as executor:
+        with (
+            make_nursery(0 if own else config.workers) as nursery,
+            make_executor(config.workers, config.device, copy, bool(own), nursery) as executor,
+        ):
+            nursery.note = lambda message: notify({"kind": "note", "message": message})
             executor.start()
             prepared = prepare(
                 read(config, data, described.types, own.all_losses()), copy, config.class_weight

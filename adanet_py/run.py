@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from adanet_py.config import SearchConfig
 from adanet_py.controllers import find_controller
 from adanet_py.data.demo import load_demo
 from adanet_py.errors import ConfigError, RunError
-from adanet_py.executors import Executor
+from adanet_py.executors import Executor, Nursery, make_nursery
 from adanet_py.folder import (
     CONFIG,
     JOURNAL,
@@ -101,6 +102,7 @@ def search(
     types: Mapping[str, str] | None = None,
     on_event: OnEvent | None = None,
     started: float | None = None,
+    nursery: Nursery | None = None,
 ) -> SearchResult:
     """Search networks for a table; the best is saved as a model in the run folder.
 
@@ -108,7 +110,8 @@ def search(
     with scikit-learn. `config` holds the options. A space, controller (function or Optuna
     sampler), column types and what `own` holds may be given as objects. If `config.out` is a run
     with the same options, that run goes on. The time budget begins at `started`, a reading of
-    time.monotonic(), now by default. Raises AdanetError before any training.
+    time.monotonic(), now by default. Processes come from `nursery`, by default one of this run.
+    Raises AdanetError before any training.
     """
     started = time.monotonic() if started is None else started
     config = config or SearchConfig()
@@ -133,13 +136,21 @@ def search(
             tidy(folder)
             return _result(folder, own)
         try:
-            with make_executor(config.workers, config.device, folder, bool(own)) as executor:
-                executor.start()  # workers import torch while the data are read
+            with (
+                (
+                    nullcontext(nursery) if nursery else make_nursery(0 if own else config.workers)
+                ) as nursery,
+                make_executor(
+                    config.workers, config.device, folder, bool(own), nursery
+                ) as executor,
+            ):
+                nursery.note = lambda message: notify({"kind": "note", "message": message})
+                executor.start()  # torch is imported while the data are read
                 about = Described(config, {}, objects, types or {})
                 prepared, device = _prepared(folder, about, given, searched, own, executor, notify)
                 return _go_on(
-                    folder, config, prepared, searched, chosen, device, executor, notify, own,
-                    started,
+                    folder, config, prepared, searched, chosen, device, executor, nursery, notify,
+                    own, started,
                 )  # fmt: skip
         finally:
             if not is_run(folder):
@@ -265,6 +276,7 @@ def _go_on(
     controller: Any,
     device: str,
     executor: Executor,
+    nursery: Nursery,
     notify: OnEvent,
     own: Own,
     started: float,
@@ -282,7 +294,7 @@ def _go_on(
         )
         session = Search(
             folder, config, prepared, space, controller, journal, state, device, executor,
-            notify, deadline, own,
+            nursery, notify, deadline, own,
         )  # fmt: skip
         session.run()
     notify({"kind": "done", "run": str(folder)})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adanet_py.errors import RunError
+from adanet_py.executors import Nursery
 from adanet_py.export import Check, accept, start_check
 from adanet_py.own import Own
 from adanet_py.plan import best_of
@@ -26,7 +27,7 @@ class Saver:
 
     `journal(kind, data)` records a model that passed; `note(message)` tells of one that did not.
     `pause`: seconds before a network is checked while the search goes on, for that costs it time
-    and memory; the last is always checked at the end.
+    and memory; the last is always checked at the end. Checks are processes of `nursery`.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Saver:
     journal: Callable[[str, Any], None]
     note: Callable[[str], None]
     pause: float
+    nursery: Nursery
     saved: Result | None = None
     seconds: float = 0.0  # that the longest check so far took
     _check: Check | None = None
@@ -107,7 +109,7 @@ class Saver:
     def _start(self, best: Result) -> bool:
         self._last = time.monotonic()
         try:
-            self._check = start_check(self.folder, self.prepared, best, self.own)
+            self._check = start_check(self.folder, self.prepared, best, self.own, self.nursery)
         except RunError:
             raise
         except Exception as error:  # its file is gone or damaged: the others can still be saved

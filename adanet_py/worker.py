@@ -1,9 +1,11 @@
 """A worker process: ``python -m adanet_py.worker``, jobs in and events out as JSON lines.
 
-The parent (executors.py) writes ``{"job": 3, "function": "train_group", "data": {...}}`` or
-``{"stop": 3}`` to stdin; the worker answers with ``{"event": ..., "job": 3, "data": {...}}``, where
-event is ready, started, progress, done or failed. Whatever user code prints goes to stderr. The
-worker ends when its parent does: by PR_SET_PDEATHSIG on Linux, and at the end of stdin everywhere.
+It is forked or started afresh (executors/nursery.py). The parent (executors/local.py) writes
+``{"job": 3, "function": "train_group", "data": {...}}`` or ``{"stop": 3}`` to stdin; the worker
+answers with ``{"event": ..., "job": 3, "data": {...}}``, where event is ready, started, progress,
+done or failed. Whatever user code prints goes to stderr. The
+worker ends when its parent does: by PR_SET_PDEATHSIG on Linux (that of the fork server, which has
+it from the parent), and at the end of stdin everywhere.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _PR_SET_PDEATHSIG = 1
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve jobs until stdin ends; never returns."""
     parser = argparse.ArgumentParser(prog="adanet_py.worker")
-    parser.add_argument("--parent", type=int, required=True, help="process id to die with")
+    parser.add_argument("--parent", type=int, help="process id to die with, where not forked")
     parser.add_argument("--preload", action="append", default=[], help="module to import at once")
     parser.add_argument(
         "--function",
@@ -45,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="NAME=MODULE:FUNCTION, beside the built-in ones",
     )
     options = parser.parse_args(argv)
-    die_with(options.parent)
+    if options.parent is not None:
+        die_with(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
     inbox, outbox = _take_over_stdio()
     functions = FUNCTIONS | dict(item.split("=", 1) for item in options.function)

@@ -42,9 +42,9 @@ def _quick(monkeypatch):
     """One baseline, and the model is checked in this process: hundreds of searches follow."""
     full, check = baseline_thread.run_baselines, export.start_check
 
-    def here(folder, prepared, result, own):
+    def here(folder, prepared, result, own, nursery):
         name = result.candidate.architecture
-        return check(folder, prepared, result, Own({name: ARCHITECTURES.get(name)}))
+        return check(folder, prepared, result, Own({name: ARCHITECTURES.get(name)}), nursery)
 
     # One thread: products this small only wait for each other on two.
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)

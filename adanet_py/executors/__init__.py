@@ -10,9 +10,18 @@ from collections.abc import Callable
 
 from adanet_py.executors.jobs import Event, Executor
 from adanet_py.executors.local import LocalExecutor
+from adanet_py.executors.nursery import Nursery, make_nursery
 from adanet_py.executors.serial import SerialExecutor
 
-__all__ = ["EXECUTORS", "Event", "Executor", "LocalExecutor", "SerialExecutor"]
+__all__ = [
+    "EXECUTORS",
+    "Event",
+    "Executor",
+    "LocalExecutor",
+    "Nursery",
+    "SerialExecutor",
+    "make_nursery",
+]
 
 EXECUTORS: dict[str, Callable[..., Executor]] = {
     "serial": SerialExecutor,

@@ -8,7 +8,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, Self
 
 from adanet_py.errors import ConfigError, RunError
 from adanet_py.executors.jobs import Event, Job, cancelled, known, wind_down
+from adanet_py.executors.nursery import Nursery, environment
 from adanet_py.worker import FUNCTIONS, Function
 
 _TICK = 0.25  # seconds between looks at processes whose pipe says nothing
@@ -29,18 +29,14 @@ _TAIL = 4000  # bytes of stderr that go with a crash
 class _Worker:
     """A worker process as its parent sees it; `job` is what it works on."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path | None) -> None:
+    def __init__(
+        self, nursery: Nursery, args: Sequence[str], preload: Sequence[str], log: Path | None
+    ) -> None:
         self.log = log
         stderr = None if log is None else log.open("wb")
         try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                bufsize=0,
-                env=dict(env),
-                process_group=0,  # Ctrl-C in the terminal is for the parent alone
+            self.process = nursery.open(
+                "adanet_py.worker", args, stdin=True, stderr=stderr, preload=preload
             )
         finally:
             if stderr is not None:
@@ -99,15 +95,12 @@ class _Worker:
             self.reason = self.reason or reason
             self.kill()
         code = self.process.wait()
-        self.stdin.close()
-        self.stdout.close()
+        self.process.close()
         return code
 
     def kill(self) -> None:
         """Send SIGKILL to the process and its children, without waiting."""
-        if self.process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
 
     def tail(self) -> str:
         if self.log is None or not self.log.exists():
@@ -123,6 +116,7 @@ class LocalExecutor:
     functions: more job functions, name -> "module:function" (importable as in this process).
     log: a folder for ``worker-<n>.log`` with what workers print; None: they share our stderr.
     env: more environment variables for the workers.
+    nursery: where the workers come from, with its own environment; None: one of this executor's.
 
     Use it from one thread that lives as long as it: Linux ends the workers with their thread. A
     worker that dies takes its own job with it, and a fresh one replaces it.
@@ -137,21 +131,16 @@ class LocalExecutor:
         functions: Mapping[str, Function | str] | None = None,
         log: Path | None = None,
         env: Mapping[str, str] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         if workers < 1:
             raise ConfigError(f"workers is {workers}; expected at least 1.")
+        if nursery is not None and (threads is not None or env is not None):
+            raise ConfigError("threads and env belong to the nursery; expected none beside it.")
         self.capacity = workers
         self._functions: dict[str, str] = dict(FUNCTIONS)
-        self._command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "adanet_py.worker",
-            "--parent",
-            str(os.getpid()),
-        ]
-        for name in preload:
-            self._command += ["--preload", name]
+        self._preload = tuple(preload)
+        self._args = [word for name in preload for word in ("--preload", name)]
         for name, spec in (functions or {}).items():
             if not isinstance(spec, str):
                 raise ConfigError(
@@ -159,8 +148,9 @@ class LocalExecutor:
                     '"module:function". Use the serial executor for it.'
                 )
             self._functions[name] = spec
-            self._command += ["--function", f"{name}={spec}"]
-        self._env = environment(threads) | dict(env or {})
+            self._args += ["--function", f"{name}={spec}"]
+        self._own = nursery is None  # then it ends with us
+        self._nursery = nursery or Nursery(environment(threads) | dict(env or {}))
         self._log = log
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
@@ -187,7 +177,7 @@ class LocalExecutor:
             self._log.mkdir(parents=True, exist_ok=True)
         while len(self._workers) < self.capacity:
             log = None if self._log is None else self._log / f"worker-{self._births}.log"
-            worker = _Worker(self._command, self._env, log)
+            worker = _Worker(self._nursery, self._args, self._preload, log)
             self._births += 1
             self._workers.append(worker)
             self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
@@ -262,6 +252,8 @@ class LocalExecutor:
         for worker in workers:
             self._selector.unregister(worker.stdout)
             worker.end("the executor was closed")
+        if self._own:
+            self._nursery.close()
         self._queue.clear()
         self._jobs.clear()
         self._late.clear()
@@ -330,7 +322,7 @@ class LocalExecutor:
         self._workers.remove(worker)
         self._selector.unregister(worker.stdout)
         code = worker.end("closed its pipe and was killed")
-        why = worker.reason or _obituary(code)
+        why = worker.reason or _obituary(code, worker.process.lost)
         if job is not None and job.killed:
             self._jobs.pop(job.number)
             events.append(cancelled(job.number))
@@ -346,7 +338,7 @@ class LocalExecutor:
                 "stderr": worker.tail(),
             }
             events.append(Event(job.number, "crash", data))
-        if not (worker.ready or (job is not None and job.killed)):
+        if not (worker.ready or worker.process.lost or (job is not None and job.killed)):
             self._stillborn += 1
             if self._stillborn >= 3:
                 raise RunError(
@@ -356,20 +348,11 @@ class LocalExecutor:
         return events
 
 
-def _obituary(code: int) -> str:
+def _obituary(code: int, lost: bool) -> str:
+    if lost:
+        return "died with the process that it was forked from"
     if code == -signal.SIGKILL:
         return "was killed (SIGKILL; most often by the system for want of memory)"
     if code < 0:
         return f"died of signal {-code} ({signal.strsignal(-code)})"
     return f"exited with code {code} in the middle of a job"
-
-
-def environment(threads: int | None) -> dict[str, str]:
-    """Return our environment, with our import path and the number of threads."""
-    env = dict(os.environ)
-    env.pop("ADANET_FAULT", None)  # it counts our durable steps, not theirs
-    env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(p or os.getcwd() for p in sys.path))
-    if threads is not None:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            env[name] = str(threads)
-    return env

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from adanet_py.executors.jobs import Event, Job, cancelled, known, wind_down
+from adanet_py.executors.nursery import Nursery
 from adanet_py.worker import FUNCTIONS, Function, run_one
 
 _TICK = 0.25  # seconds between looks at the clock of a job
@@ -37,6 +38,7 @@ class SerialExecutor:
         functions: Mapping[str, Function | str] | None = None,
         log: Path | None = None,
         env: Mapping[str, str] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         self._threads = threads
         self._functions: dict[str, Function | str] = {**FUNCTIONS, **(functions or {})}
