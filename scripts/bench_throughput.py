@@ -65,6 +65,7 @@ from adanet_py.proposing import ask
 from adanet_py.records import History, Result, Status
 from adanet_py.reward import with_reward
 from adanet_py.training import groups
+from adanet_py.training.engines import ENGINES
 from adanet_py.training.groups import Track
 
 SIDES = ("ours", "a", "b")
@@ -275,9 +276,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--members", type=int, default=8, help="of a group of ours, at most")
     parser.add_argument("--steps", type=int, help="of every candidate, instead of the suite's")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--engine", default="auto", help="ours; auto: as a search chooses it")
+    parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="ours")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--cores", type=int, default=1, help="this process is bound to; threads")
+    parser.add_argument("--cores", type=int, help="bound to, and threads (cpu 1, cuda all)")
     parser.add_argument("--scaling", action="store_true", help="K members instead of the suites")
     parser.add_argument("--most", type=int, help="largest K of --scaling (cpu 64, cuda 4096)")
     parser.add_argument(
@@ -289,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if args.quick:
         args.rounds, args.configurations, args.steps = 2, 16, 30
         args.most = min(args.most or 4, 4)
-    settle(args.cores)
+    args.cores = settle(args.cores, args.device)
     device = find_device(args.device)
     report: dict[str, Any] = {
         "command": command(__file__),

@@ -84,7 +84,7 @@ def arrays(prepared: Prepared) -> Data:
     kind = np.int64 if prepared.task == "multiclass" else np.float32
     y = np.asarray(source.y).astype(kind)
     parts = [torch.from_numpy(np.ascontiguousarray(v[r])) for r in (train, valid) for v in (x, y)]
-    return Data(*parts, outputs=source.spec.n_outputs)
+    return Data(*parts, source.spec.n_outputs)
 
 
 def score_of(scorer: Scorer) -> Callable[[np.ndarray], float]:
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=CHOSEN)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--cores", type=int, default=1, help="both sides are bound to")
+    parser.add_argument("--cores", type=int, help="bound to, and threads (cpu 1, cuda all)")
     parser.add_argument("--quick", action="store_true", help="one table, 6 s each")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="stem of the files (--quick, --only: none)")
@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if args.quick:
         args.seconds, args.only = 6.0, args.only or ["phoneme"]
     args.limit = args.limit or args.seconds
-    settle(args.cores)
+    args.cores = settle(args.cores, args.device)
     device = find_device(args.device)
     runs = []
     for seed in range(args.seed, args.seed + args.rounds):

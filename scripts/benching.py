@@ -24,21 +24,27 @@ from adanet_py.training.groups import Plan
 TOLERANCE = 1e-5  # of the equality gate
 
 
-def settle(cores: int) -> None:
-    """Bind this process to its first `cores` cores, with as many threads; starts it anew once.
+def settle(cores: int | None, device: str) -> int:
+    """Bind this process to its first `cores` cores, with as many threads; returns their number.
 
-    All sides run with the memory settings of a worker of a search, which the loops gain from too.
+    None: one on a CPU; all there are for a GPU, whose peers need a second thread on the host. All
+    sides run with the memory settings of a worker of a search, which the loops gain from too; they
+    must be there when the process begins, so it is begun anew once.
     """
-    wanted = dict(WORKER_ENV) | {"OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}
-    if hasattr(os, "sched_setaffinity"):
+    mine = list(range(os.cpu_count() or 1))
+    if hasattr(os, "sched_getaffinity"):
         mine = sorted(os.sched_getaffinity(0))
-        if len(mine) < cores:
-            raise SystemExit(f"--cores: expected at most {len(mine)}, found {cores}.")
+    cores = cores or (1 if device == "cpu" else len(mine))
+    if not 1 <= cores <= len(mine):
+        raise SystemExit(f"--cores: expected 1 to {len(mine)}, found {cores}.")
+    if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, mine[:cores])
+    wanted = WORKER_ENV | {"OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         os.environ.update(wanted)
         os.execv(sys.executable, [sys.executable, *sys.argv])
     torch.set_num_threads(cores)
+    return cores
 
 
 def find_device(name: str) -> torch.device:

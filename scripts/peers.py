@@ -57,7 +57,7 @@ class Data:
     def to(self, device: torch.device) -> Data:
         """The data on a device."""
         parts = (self.x, self.y, self.x_valid, self.y_valid)
-        return Data(*(t.to(device) for t in parts), outputs=self.outputs)
+        return Data(*(t.to(device) for t in parts), self.outputs)
 
 
 def network(
@@ -157,7 +157,8 @@ def train_strong(
         model.parameters(), lr=setting.lr, weight_decay=setting.weight_decay, fused=True
     )
     cross_entropy = nn.functional.cross_entropy
-    scores, due, at, order = [], scored_at(steps, evaluations), rows, None
+    scores, due = [], scored_at(steps, evaluations)
+    order, at = torch.randperm(rows, device=device), 0
     for done in range(1, steps + 1):
         if at + b > rows:
             order, at = torch.randperm(rows, device=device), 0

@@ -119,7 +119,7 @@ class Bench:
         parts = [
             t[torch.from_numpy(r)] for r in (self.train, self.valid) for t in (features, codes)
         ]
-        self.plain = Data(*parts, outputs=classes)
+        self.plain = Data(*parts, classes)
         self.strong = self.plain.to(self.device)
         self.tensors = Tensors(
             features.to(self.device),

@@ -29,7 +29,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     import suites
 
     for module in (bench_throughput, bench_time_to_target):
-        monkeypatch.setattr(module, "settle", lambda cores: None)
+        monkeypatch.setattr(module, "settle", lambda cores, device: cores or 1)
     monkeypatch.setattr(bench_time_to_target, "split", made_up)
     named = (bench_throughput, bench_time_to_target, benching, peers, suites)
     return {m.__name__: m for m in named}
@@ -121,7 +121,7 @@ def test_a_device_that_is_not_there_is_refused(scripts):
         scripts["bench_throughput"].main(["--device", "cuda"])
 
 
-SHORT = ["--only", "phoneme", "--seconds", "1.5", "--cores", "1"]
+SHORT = ["--only", "phoneme", "--seconds", "1.5"]
 
 
 def in_this_process(
