@@ -16,7 +16,7 @@ import torch
 from peers import LOSSES, network
 from torch import Tensor
 
-from adanet_py.placement import WORKER_ENV
+from adanet_py.executors.nursery import WORKER_ENV
 from adanet_py.training import groups
 from adanet_py.training.engines.program import Program
 from adanet_py.training.groups import Plan
