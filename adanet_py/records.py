@@ -114,6 +114,15 @@ class Candidate:
             tuple(self.numeric.items()),
         )
 
+    @cached_property
+    def experiment(self) -> str:
+        """Hash of the `settings`; as there, 1, 1.0 and true are the same."""
+        parts = [
+            {k: float(v) if isinstance(v, int | float) else v for k, v in part.items()}
+            for part in (self.static, self.numeric)
+        ]
+        return _digest([self.architecture, self.optimizer, self.schedule, *parts])
+
     def __hash__(self) -> int:
         return hash(self.id)
 
@@ -184,6 +193,11 @@ class Result:
     group: int = -1
     engine: str = ""
     message: str = ""
+
+    @cached_property
+    def score(self) -> float:
+        """The reward of a usable result; NaN where there is none to compare with."""
+        return self.reward if self.status.usable and math.isfinite(self.reward) else math.nan
 
     def replace(self, **changes: Any) -> Result:
         """A copy with some fields changed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adanet_py.controllers import evolution, quasi_random, random, tpe
+from adanet_py.controllers import evolution, optuna_tpe, quasi_random, random, tpe
 from adanet_py.controllers.families import Controller
 from adanet_py.controllers.samplers import from_sampler
 from adanet_py.errors import ConfigError, check_known
@@ -17,6 +17,7 @@ CONTROLLERS: dict[str, Controller] = {
     "random": random.propose,
     "quasi_random": quasi_random.propose,
     "tpe": tpe.propose,
+    "optuna_tpe": optuna_tpe.propose,
     "evolution": evolution.propose,
 }
 

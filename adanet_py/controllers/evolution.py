@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
 
+from adanet_py.controllers.columns import columns_of
 from adanet_py.controllers.families import Proposal, propose_family_by_family
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import (
-    Assignment,
     SearchSpace,
     fill,
     mutate_assignment,
-    project,
 )
 
 POPULATION = 64  # the last results that can be parents
@@ -32,7 +32,7 @@ _SECOND_CHANGE = 0.6  # chance of one more changed number, again and again
 
 
 class _Parent(NamedTuple):
-    assignment: Assignment
+    assignment: Mapping[str, Scalar]
     reward: float
     id: str
 
@@ -55,7 +55,7 @@ def propose(
             if not relatives:
                 return fill(space, program, rng), None, None
             winner = _tournament(relatives, rng)
-            base, parent = winner.assignment, winner.id
+            base, parent = dict(winner.assignment), winner.id
         # The program is the family's; numbers that mean the same in the relative are inherited.
         child = fill(space, {**base, **program}, rng)
         changed: list[str] = []
@@ -70,7 +70,7 @@ def propose(
         if not population or (len(population) < WARM_UP and rng.random() < 0.5):
             return fill(space, {}, rng), None, None
         parent = _tournament(population, rng)
-        child, changed = parent.assignment, []
+        child, changed = dict(parent.assignment), []
         if rng.random() < _NEW_PROGRAM:
             child, move = mutate_assignment(space, child, rng, programs)
             changed = [move] if move else []
@@ -85,11 +85,12 @@ def propose(
 def _population(space: SearchSpace, history: History) -> list[_Parent]:
     """The last usable results that have a place in the space, oldest first."""
     out: list[_Parent] = []
-    usable = (r for r in reversed(history.results) if r.status.usable and np.isfinite(r.reward))
+    columns = columns_of(space)
+    usable = (r for r in reversed(history.results) if not isnan(r.score))
     for result in islice(usable, POPULATION):
-        assignment = project(space, result.candidate)
-        if assignment is not None:
-            out.append(_Parent(assignment, result.reward, result.candidate.id))
+        place = columns.place_of(space, result.candidate)
+        if place is not None:
+            out.append(_Parent(place.assignment, result.reward, result.candidate.id))
     return out[::-1]
 
 

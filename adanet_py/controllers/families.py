@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -33,8 +32,8 @@ def propose_family_by_family(
     space: SearchSpace, history: History, n: int, rng: np.random.Generator, draw: Draw
 ) -> list[Candidate]:
     """`n` new candidates, fewer only when the space is exhausted; starts of the space first."""
-    taken = {r.candidate.settings for r in history.results}
-    taken.update(c.settings for c in history.pending)
+    taken = {r.candidate.experiment for r in history.results}
+    taken.update(c.experiment for c in history.pending)
     out: list[Candidate] = []
     families = max(1, -(-n // LARGEST))
     for index in range(families):
@@ -50,14 +49,14 @@ def program_of(space: SearchSpace, assignment: Mapping[str, Scalar]) -> Assignme
 
 
 def _family(
-    space: SearchSpace, n: int, rng: np.random.Generator, draw: Draw, taken: set[Any]
+    space: SearchSpace, n: int, rng: np.random.Generator, draw: Draw, taken: set[str]
 ) -> list[Candidate]:
     out: list[Candidate] = []
-    waiting = [c for c in space.start if c.settings not in taken]
+    waiting = [c for c in space.start if c.experiment not in taken]
     first = waiting[0] if waiting else None
     for candidate in waiting:
         if first is not None and candidate.family == first.family and len(out) < n:
-            taken.add(candidate.settings)
+            taken.add(candidate.experiment)
             out.append(replace(candidate, seed=draw_seed(rng)))
     anchor = project(space, first) if first is not None else None
     program = program_of(space, anchor) if anchor is not None else None
@@ -71,27 +70,27 @@ def _family(
         if first is not None and anchor is not None:
             # A start may lie outside the ranges; its companions must share its program exactly.
             candidate = replace(candidate, static=first.static)
-        if candidate.settings not in taken:
-            taken.add(candidate.settings)
+        if candidate.experiment not in taken:
+            taken.add(candidate.experiment)
             out.append(candidate)
     return out
 
 
 def _leftovers(
-    space: SearchSpace, n: int, rng: np.random.Generator, taken: set[Any]
+    space: SearchSpace, n: int, rng: np.random.Generator, taken: set[str]
 ) -> list[Candidate]:
     """Up to `n` new candidates of any program: where the chosen ones had no new settings left."""
     out: list[Candidate] = []
     for _ in range(_TRIES * n):
         candidate = assemble(space, fill(space, {}, rng), draw_seed(rng))
-        if candidate.settings not in taken and len(out) < n:
-            taken.add(candidate.settings)
+        if candidate.experiment not in taken and len(out) < n:
+            taken.add(candidate.experiment)
             out.append(candidate)
     if len(out) < n:
         listed = list(islice(every_assignment(space), _ENUMERATED))
         for index in rng.permutation(len(listed)):
             candidate = assemble(space, listed[index], draw_seed(rng))
-            if candidate.settings not in taken and len(out) < n:
-                taken.add(candidate.settings)
+            if candidate.experiment not in taken and len(out) < n:
+                taken.add(candidate.experiment)
                 out.append(candidate)
     return out

@@ -6,16 +6,22 @@ search, without its holes. Programs follow one sequence, settings another.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from adanet_py.controllers.families import Proposal, program_of, propose_family_by_family
-from adanet_py.records import Candidate, History, Scalar
+from adanet_py.records import Candidate, History, Scalar, Status
 from adanet_py.space import SearchSpace
 from adanet_py.space_points import decode_assignment, is_active
+
+if TYPE_CHECKING:
+    from scipy.stats.qmc import Sobol
 
 _AHEAD = 64  # points made at a time
 
@@ -30,7 +36,8 @@ def propose(
     """
     if n < 1:
         return []
-    done = sum(1 for _ in history.networks()) + len(history.pending)
+    baseline = Status.BASELINE
+    done = sum([r.status is not baseline for r in history.results]) + len(history.pending)
     programs = _Sequence(space, "programs", done // n)
     points = _Sequence(space, "settings", done)
 
@@ -52,11 +59,7 @@ class _Sequence:
     """Points [D] of a scrambled Sobol sequence, from the one at `start` on."""
 
     def __init__(self, space: SearchSpace, purpose: str, start: int) -> None:
-        from scipy.stats import qmc
-
-        names = repr([(d.name, d.domain) for d in space.decisions])
-        seed = int.from_bytes(hashlib.sha256((names + purpose).encode()).digest()[:8], "little")
-        self._sobol = qmc.Sobol(len(space.decisions), scramble=True, rng=seed)
+        self._sobol = copy.deepcopy(_scrambled(space, purpose))
         if start:
             self._sobol.fast_forward(start)
         self._ready: list[npt.NDArray[np.float64]] = []
@@ -66,3 +69,12 @@ class _Sequence:
         if not self._ready:
             self._ready = list(self._sobol.random(_AHEAD))[::-1]
         return self._ready.pop()
+
+
+@lru_cache(maxsize=8)  # scrambling takes milliseconds
+def _scrambled(space: SearchSpace, purpose: str) -> Sobol:
+    from scipy.stats import qmc
+
+    names = repr([(d.name, d.domain) for d in space.decisions])
+    seed = int.from_bytes(hashlib.sha256((names + purpose).encode()).digest()[:8], "little")
+    return qmc.Sobol(len(space.decisions), scramble=True, rng=seed)

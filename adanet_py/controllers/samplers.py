@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.controllers.families import Controller, Proposal, propose_family_by_family
-from adanet_py.records import Candidate, History, Scalar, Status
+from adanet_py.controllers.scored import Scored, of_programs, of_settings, scored
+from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import Assignment, Decision, SearchSpace, project
 from adanet_py.space_points import is_active
 
@@ -38,8 +39,6 @@ REMEMBERED = 60  # results a study is rebuilt from: the best quarter and the lat
 _EPOCH = datetime(2000, 1, 1)  # trials need a time; a fixed one keeps everything repeatable
 _SLOTS = 64  # of a weighted choice between words, if whole multiples of the least need no fewer
 _ENOUGH = 10  # results of an architecture and optimizer needed to look at them alone
-
-Scored = tuple[Candidate, float | None]  # reward; None while pending
 
 
 def from_sampler(
@@ -57,14 +56,14 @@ def from_sampler(
         space: SearchSpace, history: History, n: int, rng: np.random.Generator
     ) -> list[Candidate]:
         program_seed, settings_seed = (int(s) for s in rng.integers(2**31, size=2))
-        scored = _scored(history)
+        rows = scored(history)
         studies: dict[tuple[Scalar, Scalar] | None, Study] = {}
 
         def study(key: tuple[Scalar, Scalar] | None) -> Study:
             if key not in studies:
-                rows = _programs(scored) if key is None else _settings(scored, *key)
+                near = of_programs(rows) if key is None else of_settings(rows, *key, _ENOUGH)
                 made = _seeded(sampler, program_seed if key is None else settings_seed)
-                studies[key] = _study(space, rows, made, static=key is None, remembered=remembered)
+                studies[key] = _study(space, near, made, static=key is None, remembered=remembered)
             return studies[key]
 
         def draw(
@@ -120,45 +119,9 @@ def _random_states(owner: Any, seen: set[int]) -> Iterator[np.random.RandomState
             yield from _random_states(value, seen)
 
 
-def _scored(history: History) -> list[Scored]:
-    """Every network with its reward, failures included, then what is pending."""
-    rewards = {
-        i: r.reward
-        for i, r in enumerate(history.results)
-        if r.status.usable and math.isfinite(r.reward)
-    }
-    # A failure must count: a model that never hears of it proposes the same region again.
-    low, high = min(rewards.values(), default=0.0), max(rewards.values(), default=0.0)
-    failed = low - 0.1 * (high - low or 1.0)
-    scored: list[Scored] = [
-        (r.candidate, rewards.get(i, failed))
-        for i, r in enumerate(history.results)
-        if r.status is not Status.BASELINE
-    ]
-    return scored + [(c, None) for c in history.pending]
-
-
-def _programs(scored: Iterable[Scored]) -> list[Scored]:
-    """One row per program, in order of its first candidate, with its best reward so far."""
-    best: dict[Any, Scored] = {}
-    for candidate, reward in scored:
-        key = candidate.settings[:3]
-        known = best.get(key)
-        if known is None or (reward is not None and (known[1] is None or reward > known[1])):
-            best[key] = candidate, reward
-    return list(best.values())
-
-
-def _settings(scored: Sequence[Scored], architecture: Scalar, optimizer: Scalar) -> list[Scored]:
-    """Rows that share the architecture and optimizer; the optimizer alone where they are few."""
-    near = [row for row in scored if row[0].optimizer == optimizer]
-    same = [row for row in near if row[0].architecture == architecture]
-    return same if len(same) >= _ENOUGH else near
-
-
 def _study(
     space: SearchSpace,
-    rows: Sequence[Scored],
+    rows: Scored,
     sampler: BaseSampler,
     *,
     static: bool,
@@ -166,22 +129,24 @@ def _study(
 ) -> Study:
     import optuna
 
-    done = [i for i, row in enumerate(rows) if row[1] is not None]
-    by_reward = sorted(done, key=lambda i: (-float(rows[i][1] or 0.0), i))
+    rewards = rows.rewards.tolist()
+    done = [i for i, reward in enumerate(rewards) if not math.isnan(reward)]
+    by_reward = sorted(done, key=lambda i: (-rewards[i], i))
     kept = set(by_reward[: remembered // 4])
     kept.update([i for i in done if i not in kept][len(kept) - remembered :])
-    kept.update([i for i, row in enumerate(rows) if row[1] is None][-remembered // 4 :])
+    kept.update([i for i, reward in enumerate(rewards) if math.isnan(reward)][-remembered // 4 :])
     names = {d.name: d for d in space.decisions if d.static == static and d.size > 1}
     distributions = {name: _distribution(d) for name, d in names.items()}
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for i in sorted(kept):
-        candidate, reward = rows[i]
+        candidate, reward = rows.candidates[i], rewards[i]
         assignment = project(space, candidate)
         if assignment is None:
             continue
         used = [name for name in names if name in assignment]
         params = {name: _inward(names[name], assignment[name], candidate) for name in used}
-        study.add_trial(_past(params, {name: distributions[name] for name in used}, reward))
+        known = None if math.isnan(reward) else reward
+        study.add_trial(_past(params, {name: distributions[name] for name in used}, known))
     return study
 
 

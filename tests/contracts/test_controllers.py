@@ -350,7 +350,10 @@ def test_a_controller_is_found_by_name_or_taken_as_a_function():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("evolutoin", "Did you mean 'evolution'.*Known: evolution, quasi_random, random, tpe"),
+        (
+            "evolutoin",
+            "Did you mean 'evolution'.*Known: evolution, optuna_tpe, .*, tpe",
+        ),
         (3, "Expected a controller: one of .* found 3"),
         (dict, "Expected a controller"),
     ],
