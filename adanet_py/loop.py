@@ -47,6 +47,7 @@ from adanet_py.plan import (
 from adanet_py.prepare import Prepared
 from adanet_py.proposing import ask
 from adanet_py.records import Candidate, Group, Result, Status
+from adanet_py.reserve import TABLES, Reserve
 from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
@@ -59,10 +60,9 @@ PROPOSALS = 8  # that may be too costly for the time left before none is made
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
-LAST_SECONDS = 4.0  # of a time budget, at least, where it is not tiny
 CHECKPOINT_SECONDS = 5.0  # between two of a group
+HANGS = 3.0  # seconds after its deadline at which a group is held to hang
 INTERRUPTED = "interrupted"
-CHECK_SECONDS = 1.5  # of the reserve that the last check of the model needs at least
 INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -93,6 +93,7 @@ class Search:
     told: set[str] = field(default_factory=set)  # what notes are given once about
 
     def __post_init__(self) -> None:
+        self.kept = Reserve(self.config.time)
         self.metric = get_metric(self.prepared.metric)
         pinned = self.config.loss != AUTO or self.config.quantile is not None
         losses = self.own.all_losses()
@@ -127,10 +128,8 @@ class Search:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for scoring, saving and checking at the end, as long as a check took."""
-        if self.config.time is None:
-            return 0.0
-        return min(max(LAST_SECONDS, self.saver.seconds), 0.6 * self.config.time)
+        """Seconds kept for scoring, saving and checking at the end."""
+        return self.kept.seconds(self.saver.seconds)
 
     def left(self) -> float:
         """Seconds until training must end."""
@@ -176,7 +175,7 @@ class Search:
                 reason = self._reason()
                 if reason or len(self.state.results) == len(self.state.groups):
                     return reason or "no time is left for another group"
-            for event in self.executor.poll(0.25):
+            for event in self.executor.poll(min(0.25, max(0.0, self.left()))):
                 self._handle(event)
             self._save_best()
 
@@ -193,7 +192,8 @@ class Search:
             return
         grace = INTERRUPT_GRACE
         if math.isfinite(self.deadline):
-            grace = max(1.0, self.deadline - CHECK_SECONDS - time.monotonic())
+            last = TABLES + self.saver.seconds
+            grace = max(1.0, self.deadline - last - time.monotonic())
         if self.timeless and isinstance(self.executor, LocalExecutor):
             grace = 0.0
         for event in self.executor.stop(grace):
@@ -264,15 +264,17 @@ class Search:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
         job = make_job(group, self.folder, self.prepared, self.device, self.own)
         job |= {"deadline_s": seconds, "checkpoint_s": CHECKPOINT_SECONDS}
-        kill_after = None if seconds is None else seconds + 0.75 * self.reserve
+        kill_after = None if seconds is None else seconds + max(HANGS, self.reserve)
         self.jobs[self.executor.submit(job, kill_after=kill_after)] = group
 
     # ------------------------------------------------------------------ results
 
     def _handle(self, event: Event) -> None:
         if event.kind == "progress":
+            self.kept.heard(event.job)
             self._forward(event)
             return
+        self.kept.ended(event.job)
         group = self.jobs.pop(event.job)
         if event.kind == "cancelled":
             return  # its checkpoint stays: a resumed run goes on from there

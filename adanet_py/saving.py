@@ -38,7 +38,7 @@ class Saver:
     pause: float
     nursery: Nursery
     saved: Result | None = None
-    seconds: float = 0.0  # that the longest check so far took
+    seconds: float = 0.3  # of the last check; before one has ended a guess
     _check: Check | None = None
     _tries: dict[str, int] = field(default_factory=dict)
     _last: float = field(default_factory=time.monotonic)
@@ -120,7 +120,7 @@ class Saver:
     def _take(self, check: Check) -> None:
         """Put a checked model in place, or say why not."""
         self._check = None
-        self.seconds = max(self.seconds, check.seconds)
+        self.seconds = check.seconds
         if check.good:
             self.journal("model", accept(check))
             self.saved = check.result
