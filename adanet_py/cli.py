@@ -200,8 +200,10 @@ def search(
 ) -> None:
     """Search networks for a table and save the best as a model."""
     began = monotonic()  # what is imported now counts as well
-    from adanet_py.executors import make_nursery
+    from adanet_py.executors.nursery import THREADS, make_nursery
 
+    for name in THREADS:  # before numpy is imported: the cores are for the workers
+        os.environ.setdefault(name, "1")
     with make_nursery(workers) as nursery:  # torch is imported there beside all that follows
         from adanet_py.config import SearchConfig
 

@@ -33,7 +33,7 @@ from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import get_metric
 from adanet_py.own import Own, engine_for
-from adanet_py.placement import make_job
+from adanet_py.placement import count_cores, make_job
 from adanet_py.plan import (
     MEMBERS,
     Workload,
@@ -162,7 +162,7 @@ class Search:
         while True:
             self._drain(baselines)
             reason = self._reason()
-            while reason is None and len(self.executor.unfinished) < self.executor.capacity:
+            while reason is None and len(self.executor.unfinished) < self._room(baselines):
                 group = self._propose()
                 if group is None:
                     break
@@ -178,6 +178,12 @@ class Search:
             for event in self.executor.poll(min(0.25, max(0.0, self.left()))):
                 self._handle(event)
             self._save_best()
+
+    def _room(self, baselines: BaselineThread) -> int:
+        """How many groups may train now: on the last core, while they are fitted, the baselines."""
+        workers = self.executor.capacity
+        alone = workers == 1 or workers < count_cores() or baselines.wait(0.0)
+        return workers if alone else workers - 1
 
     def _end_jobs(self) -> None:
         """End what still runs: at the deadline with what it has, at an interrupt without a trace.

@@ -26,18 +26,20 @@ def make_executor(
     On a CPU every worker has one thread: sums of several threads differ in their last bits, and a
     run must not depend on the number of workers. `workers` None: one for each core.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     if live or workers == 0:
         return EXECUTORS["serial"](1, threads=1)
     cuda = device.startswith("cuda") or (device == "auto" and cuda_hinted())
     return EXECUTORS["local"](
-        workers or (1 if cuda else cores),
+        workers or (1 if cuda else count_cores()),
         preload=PRELOAD,
         log=folder / "logs",
         nursery=nursery,
     )
+
+
+def count_cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cuda_hinted() -> bool:

@@ -81,6 +81,7 @@ def run_baselines(
 @contextmanager
 def _threads(limit: int) -> Iterator[None]:
     """Hold BLAS and OpenMP to `limit` threads: the workers need the other cores."""
+    import sklearn.ensemble  # noqa: F401  # only libraries that are loaded by now are held
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=limit):

@@ -25,6 +25,7 @@ FORKS = sys.platform == "linux"
 # Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
 # small-network training on a CPU.
 WORKER_ENV = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "67108864"}
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PRELOAD = ("adanet_py.training.jobs",)  # what workers need
 MOST_DEATHS = 3  # of fork servers before processes are started afresh
 
@@ -46,8 +47,7 @@ def environment(threads: int | None) -> dict[str, str]:
     env.pop("ADANET_FAULT", None)  # it counts our durable steps, not theirs
     env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(p or os.getcwd() for p in sys.path))
     if threads is not None:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            env[name] = str(threads)
+        env |= dict.fromkeys(THREADS, str(threads))
     return env
 
 
