@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.journal import Event, read, refused, write_atomic
 from adanet_py.own import Own
+from adanet_py.plan import best_of
 from adanet_py.records import Group, History, Result
 from adanet_py.space import SearchSpace
 
@@ -48,6 +50,7 @@ class State:
     model: Mapping[str, Any] | None = None
     exhausted: bool = False
     device: str = "cpu"  # of the last session
+    best: Result | None = None  # the usable network with the highest reward
 
     @classmethod
     def replayed(cls, events: Iterable[Event]) -> State:
@@ -64,7 +67,9 @@ class State:
             group = Group.from_json(data)
             self.groups[group.index] = group
         elif kind == "results":
-            self.results[data["group"]] = [Result.from_json(r) for r in data["results"]]
+            results = [Result.from_json(r) for r in data["results"]]
+            self.results[data["group"]] = results
+            self.best = best_of([*results, self.best] if self.best else results)
         elif kind == "baseline":
             self.baselines.append(Result.from_json(data))
         elif kind == "model":
@@ -83,9 +88,7 @@ class State:
 
     def finished(self, before: int | None = None) -> list[Result]:
         """Results in the order of their groups, of groups with an index below `before`."""
-        return [
-            r for i in sorted(self.results) if before is None or i < before for r in self.results[i]
-        ]
+        return [r for i in sorted(self.results) if _below(i, before) for r in self.results[i]]
 
     def history(self, before: int | None = None) -> History:
         """What a controller may see: results of groups below `before`, the rest pending.
@@ -93,10 +96,11 @@ class State:
         Baselines are left out: they come when they are ready, and a proposal must not depend on
         what a clock decides.
         """
-        done = self.finished(before)
-        seen = {r.candidate.id for r in done}
-        pending = [c for i in sorted(self.groups) for c in self.groups[i].candidates]
-        return History(tuple(done), tuple(c for c in pending if c.id not in seen))
+        open_groups = [
+            i for i in sorted(self.groups) if i not in self.results or not _below(i, before)
+        ]
+        pending = (c for i in open_groups for c in self.groups[i].candidates)
+        return History(tuple(self.finished(before)), tuple(pending))
 
     def all_results(self) -> list[Result]:
         """Baselines and networks."""
@@ -115,6 +119,10 @@ class Described:
     data: Mapping[str, Any]
     objects: Mapping[str, Any]
     types: Mapping[str, str]
+
+
+def _below(index: int, before: int | None) -> bool:
+    return before is None or index < before
 
 
 def begin(folder: Path, described: Described, space: SearchSpace) -> None:
@@ -348,9 +356,9 @@ def candidate_file(folder: Path, candidate_id: str) -> Path:
 
 def evict(folder: Path, results: Sequence[Result], keep: int) -> None:
     """Delete the files of all candidates but the best `keep` and the baselines."""
-    order = sorted(results, key=lambda r: (-r.reward, r.parameters))
-    stay = {r.candidate.id for r in order[:keep]} | {r.candidate.id for r in results if r.group < 0}
+    best = nsmallest(keep, results, key=lambda r: (-r.reward, r.parameters))
+    stay = {r.candidate.id for r in best} | {r.candidate.id for r in results if r.group < 0}
     known = {r.candidate.id for r in results}
     for path in (folder / "candidates").glob("*.safetensors"):
-        if path.stem in known - stay:
+        if path.stem in known and path.stem not in stay:
             path.unlink(missing_ok=True)

@@ -37,7 +37,6 @@ from adanet_py.placement import count_cores, make_job
 from adanet_py.plan import (
     MEMBERS,
     Workload,
-    best_of,
     make_group,
     measured_speed,
     passes,
@@ -90,6 +89,7 @@ class Search:
     interrupted: bool = False
     warned: bool = False  # that the controller mixes families
     refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
+    looked: tuple[int, ...] = ()  # when and at how many results the saver looked
     told: set[str] = field(default_factory=set)  # what notes are given once about
 
     def __post_init__(self) -> None:
@@ -233,23 +233,21 @@ class Search:
         left = None if self.counted else self.left()
         for _ in range(PROPOSALS):
             seen = replace(history, pending=(*history.pending, *self.refused))
-            candidates, unfit = ask(
-                self.controller,
-                self.space,
-                seen,
-                min(MEMBERS, most),
-                rng,
-                self.own,
-                self.load.spec,
-            )
-            if unfit and not self.warned:
+            asked = ask(self.controller, self.space, seen, min(MEMBERS, most), rng, self.load)
+            candidates = asked.candidates
+            if asked.too_large:
+                self.note(f"Not trained: {asked.too_large}", once="too large")
+            if asked.other and not self.warned:
                 self.warned = True
                 self.note(
-                    f"The controller proposed candidates of several programs at once; {unfit} of "
-                    f"{unfit + len(candidates)} differ from the first one's and are not trained."
+                    f"The controller proposed candidates of several programs at once; {asked.other}"
+                    f" of {asked.other + len(candidates)} differ from the first one's and are not "
+                    "trained."
                 )
             if not candidates:
-                if not self.refused:
+                if asked.too_large:
+                    self.note("The controller proposes nothing smaller: the search ends here.")
+                if asked.too_large or not self.refused:
                     self._journal("exhausted", {})
                 return None
             members, epochs = size_group(candidates[0], self.load, speed, left, most)
@@ -339,7 +337,7 @@ class Search:
             self._progress(event.data.get("validation"))
 
     def _progress(self, running: float | None = None) -> None:
-        best = best_of(self.state.finished())
+        best = self.state.best
         value = best.metrics["validation"] if best else None
         if running is not None and math.isfinite(running):
             better = max if self.metric.greater_is_better else min
@@ -384,6 +382,11 @@ class Search:
         self.on_event({"kind": "baseline", "result": result})
 
     def _save_best(self) -> None:
+        """Have the saver look at what there is, if that or the second has changed since."""
+        now = (len(self.state.results), len(self.state.baselines), int(time.monotonic()))
+        if now == self.looked and not self.saver.checking:
+            return
+        self.looked = now
         self.saver.step(self.state.finished(), self.state.baselines, late=self.left() < 6.0)
 
     def _finish(self, reason: str) -> None:
@@ -401,7 +404,7 @@ class Search:
 
     def _compare_with_baselines(self) -> None:
         """Say so when a baseline did better than every network, which is what is saved."""
-        best = best_of(self.state.finished())
+        best = self.state.best
         ahead = max(self.state.baselines, key=lambda r: r.reward, default=None)
         if best is not None and ahead is not None and ahead.reward > best.reward:
             self.note(

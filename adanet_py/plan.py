@@ -33,6 +33,7 @@ RUNGS = ((1 / 8, 1 / 2), (1 / 3, 1 / 4))  # (share of the steps, share of the me
 SHARES = 4  # a group may take a quarter of a worker's time
 GRADIENT_SECONDS = 1.0e-3  # of a gradient of one member on the engine `separate`, whatever its size
 SEPARATE_MEMBERS = 2  # candidates of a group there, where they gain nothing from each other
+LATEST = 64  # results the speed is measured by
 CURVED_STEPS = (3, 30)  # steps that cost several gradients: the fewest worth a start, and enough
 
 
@@ -84,9 +85,9 @@ def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed
 
 
 def measured_speed(history: History, load: Workload) -> float:
-    """Speed of the groups so far relative to the estimate; 1 before there are any."""
+    """Speed of the latest groups relative to the estimate; 1 before there are any."""
     ratios = []
-    for result in history.networks():
+    for result in history.results[-LATEST:]:
         if result.steps and result.seconds > 0.05 and result.status.usable:
             # Overhead per step is shared by the members of a group; their number is not known
             # here, so it is counted in full only once per `MEMBERS`.
@@ -225,5 +226,7 @@ def make_group(
 
 def best_of(results: Sequence[Result]) -> Result | None:
     """The usable network with the highest reward."""
-    usable = [r for r in results if r.status.usable and np.isfinite(r.reward)]
-    return max(usable, key=lambda r: (r.reward, r.candidate.id), default=None)
+    scores = [r.score for r in results]
+    top = max([s for s in scores if s == s], default=None)  # NaN: nothing to compare with
+    equal = [r for r, score in zip(results, scores, strict=True) if score == top]
+    return max(equal, key=lambda r: r.candidate.id, default=None)

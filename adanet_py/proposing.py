@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from adanet_py.controllers import Controller
 from adanet_py.errors import ConfigError, SpaceError, check_known
+from adanet_py.memory import learn_limits
 from adanet_py.own import Own
+from adanet_py.plan import Workload
 from adanet_py.records import Candidate, DataSpec, History
 from adanet_py.space import SearchSpace
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import choose_loss
 from adanet_py.training.schedules import SCHEDULES
+
+TRIES = 16  # calls of a controller that proposes what cannot fit into memory
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`candidates` of one family, and how many new ones there were besides, of `other` families.
+
+    No candidates: the controller has nothing new, or nothing but what is too large. `too_large`
+    says why some were not taken (empty: none).
+    """
+
+    candidates: tuple[Candidate, ...]
+    other: int = 0
+    too_large: str = ""
 
 
 def ask(
@@ -20,14 +39,36 @@ def ask(
     history: History,
     n: int,
     rng: np.random.Generator,
-    own: Own,
-    spec: DataSpec | None = None,
-) -> tuple[list[Candidate], int]:
-    """New candidates of one family, and how many new ones of other families there were besides.
+    load: Workload,
+) -> Asked:
+    """New candidates of one family that may fit into memory, as far as the history tells.
 
-    No candidates: the controller has nothing new. Raises ConfigError for what is no candidate,
-    SpaceError for a candidate with unknown names or illegal values.
+    What cannot is shown to the controller as pending while it is asked again, up to `TRIES` times.
+    Raises ConfigError for what is no candidate, SpaceError for a candidate with unknown names or
+    illegal values.
     """
+    limits = learn_limits(history.results, load)
+    seen, too_large = history, ""
+    for _ in range(TRIES):
+        new = _new(controller, space, seen, n, rng, load)
+        reasons = {c.id: limits.why_not(c) for c in new}
+        fitting = [c for c in new if not reasons[c.id]]
+        too_large = too_large or next(filter(None, reasons.values()), "")
+        if fitting or not new:
+            family = tuple(c for c in fitting if c.family == fitting[0].family)
+            return Asked(family, len(fitting) - len(family), too_large)
+        seen = replace(seen, pending=(*seen.pending, *new))
+    return Asked((), 0, too_large)
+
+
+def _new(
+    controller: Controller,
+    space: SearchSpace,
+    history: History,
+    n: int,
+    rng: np.random.Generator,
+    load: Workload,
+) -> list[Candidate]:
     found = list(controller(space, history, n, rng))
     for candidate in found:
         if not isinstance(candidate, Candidate):
@@ -35,10 +76,8 @@ def ask(
                 "Expected a list of candidates from the controller, found in it "
                 f"{type(candidate).__name__}."
             )
-        check_candidate(candidate, own, spec)
-    new = [c for c in dict.fromkeys(found) if c.id not in history.ids]
-    family = [c for c in new if c.family == new[0].family]
-    return family, len(new) - len(family)
+        check_candidate(candidate, load.own, load.spec)
+    return [c for c in dict.fromkeys(found) if c.id not in history.ids]
 
 
 def check_candidate(candidate: Candidate, own: Own, spec: DataSpec | None = None) -> None:

@@ -269,8 +269,8 @@ def test_learning_from_the_history_beats_random_search(name):
         top_tenth(CONTROLLERS[name], 16, 8, seed) - top_tenth(CONTROLLERS["random"], 16, 8, seed)
         for seed in range(6)
     ]
-    # Over 30 other seeds the gain is 0.23 with standard deviation 0.10 (tpe) and 0.24 with 0.12
-    # (evolution), so the mean of six lies about five of its own deviations above zero.
+    # Over 30 other seeds the gain is 0.27 with standard deviation 0.12 (tpe) and 0.22 with 0.15
+    # (evolution), so the mean of six lies about four of its own deviations above zero.
     assert np.mean(gains) > 0.0
 
 

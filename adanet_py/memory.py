@@ -1,0 +1,84 @@
+"""What cannot fit: a simple estimate of a candidate's memory, and what failures teach. No torch.
+
+The estimate only has to put candidates in order: it is compared with those of candidates that did
+not fit, never with the memory of the machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from adanet_py.plan import Workload, batch_size
+from adanet_py.records import Candidate, Result, Status
+
+_FLOAT = 4  # bytes
+
+
+def memory_estimate(candidate: Candidate, load: Workload) -> float | None:
+    """Bytes that training the candidate alone takes, roughly; None where nothing tells.
+
+    4 folds ((2 + s) M + B sqrt(d M)): M multiply-adds of a row stand for the parameters, kept with
+    their gradient and s states of the optimizer; of d layers that share M evenly, sqrt(d M) units
+    are kept for each of the B rows of a step.
+    """
+    architecture = load.own.all_architectures()[candidate.architecture]
+    if architecture.multiply_adds is None:
+        return None
+    static = architecture.complete(candidate.static)
+    size = architecture.multiply_adds(static, load.spec)
+    depth = static.get("depth")
+    layers = max(1.0, depth) if isinstance(depth, int | float) else 1.0
+    copies = 2 + len(load.own.optimizer(candidate.optimizer).slots)
+    units = math.sqrt(layers * size)
+    return _FLOAT * load.folds * (copies * size + batch_size(candidate, load) * units)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The least that did not fit, by optimizer; "": whatever the optimizer.
+
+    `sizes` holds bytes and candidate, `programs` the families of candidates without an estimate.
+    """
+
+    load: Workload
+    sizes: dict[str, tuple[float, Candidate]]
+    programs: frozenset[str]
+
+    def why_not(self, candidate: Candidate) -> str:
+        """Why the candidate is not worth a try, a sentence; empty where it may fit."""
+        if not self.sizes and not self.programs:
+            return ""
+        if candidate.family in self.programs:
+            return f"{candidate.architecture} with these shapes did not fit into memory before."
+        estimate = memory_estimate(candidate, self.load)
+        for key in ("", candidate.optimizer):
+            known = self.sizes.get(key)
+            if known is not None and estimate is not None and estimate >= known[0]:
+                return (
+                    f"{candidate.architecture} with {candidate.optimizer} would take about "
+                    f"{estimate / 1e6:,.3g} MB; candidate {known[1].id}, about "
+                    f"{known[0] / 1e6:,.3g} MB, did not fit into memory."
+                )
+        return ""
+
+
+def learn_limits(results: Iterable[Result], load: Workload) -> Limits:
+    """What the candidates that did not fit teach about others.
+
+    An optimizer that has an engine of its own keeps what the estimate does not know of, so its
+    failures count against itself alone.
+    """
+    sizes: dict[str, tuple[float, Candidate]] = {}
+    programs: set[str] = set()
+    failed = Status.OUT_OF_MEMORY
+    for candidate in [r.candidate for r in results if r.status is failed]:
+        estimate = memory_estimate(candidate, load)
+        if estimate is None:
+            programs.add(candidate.family)
+            continue
+        key = candidate.optimizer if load.own.optimizer(candidate.optimizer).engine else ""
+        if key not in sizes or estimate < sizes[key][0]:
+            sizes[key] = estimate, candidate
+    return Limits(load, sizes, frozenset(programs))
