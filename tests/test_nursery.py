@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tables import table
 
+import adanet_py
+from adanet_py import export, saving
 from adanet_py.executors import LocalExecutor, Nursery
 from adanet_py.executors import nursery as nursery_module
 from adanet_py.executors.nursery import environment
@@ -55,6 +58,8 @@ def run(job, emit, should_stop):
     emit({"pid": os.getpid()})
     while job.get("wait") and not should_stop():
         time.sleep(0.01)
+    if job.get("lbfgs"):
+        return lbfgs()
     if "rows" not in job:
         return {}
     import torch
@@ -64,6 +69,19 @@ def run(job, emit, should_stop):
     for _ in range(5):
         layer(x).square().mean().backward()
     return {"threads": torch.get_num_threads(), "sum": float(layer.weight.grad.double().sum())}
+
+def lbfgs():
+    import torch
+    p = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimizer = torch.optim.LBFGS([p], line_search_fn="strong_wolfe")
+    def closure():
+        optimizer.zero_grad()
+        loss = (p**2).sum()
+        loss.backward()
+        return loss
+    optimizer.step(closure)
+    optimizer.load_state_dict(optimizer.state_dict())
+    return {"p": p.tolist(), "compiler": "torch._dynamo" in sys.modules}
 
 if __name__ == "__main__":
     main()
@@ -325,3 +343,42 @@ def test_torch_works_in_one_fork_after_another(threads):
     assert len(found) == 12
     assert {json.dumps(f) for f in found} == {json.dumps(found[0])}
     assert found[0]["threads"] == threads
+
+
+def test_an_optimizer_of_torch_does_not_load_its_compiler_in_a_worker():
+    with LocalExecutor(functions=FUNCTIONS, preload=["torch.optim"]) as executor:
+        executor.submit({"lbfgs": True}, function="probe")
+        while executor.unfinished:
+            events = executor.poll(1.0)
+    assert events[-1].data["p"] == pytest.approx([0.0, 0.0], abs=1e-5)
+    assert not events[-1].data["compiler"]
+
+
+# ---------------------------------------------------------------- the check of a model
+
+
+def test_a_model_is_checked_in_a_fork_by_what_is_in_its_file(tmp_path, monkeypatch):
+    real, checks = export.start_check, []
+
+    def start_check(folder, prepared, result, own, nursery):
+        for damage in (False, True, False):
+            check = real(folder, prepared, result, own, nursery)
+            if damage:
+                check.path.write_bytes(check.path.read_bytes()[:-200])
+            assert check.process.pid != os.getpid()
+            assert check.done(60)
+            checks.append((check, nursery.server))
+        return check
+
+    monkeypatch.setattr(saving, "start_check", start_check)
+    adanet_py.search(
+        table(rows=60), target="target", candidates=1, workers=0, space="tiny", folds=1,
+        out=tmp_path / "run", on_note=lambda note: None,
+    )  # fmt: skip
+    for good, bad, again in zip(checks[::3], checks[1::3], checks[2::3], strict=True):
+        assert good[0].good
+        assert bad[0].difference is None
+        assert "model" in bad[0].message
+        assert again[0].good
+    assert len({server for _, server in checks}) == 1
+    assert (tmp_path / "run" / "model.adanet").exists()
