@@ -26,8 +26,8 @@ class Saver:
     """The saved model of a run: which candidate it is, and which one is being checked.
 
     `journal(kind, data)` records a model that passed; `note(message)` tells of one that did not.
-    `pause`: seconds before a network is checked while the search goes on, for that costs it time
-    and memory; the last is always checked at the end. Checks are processes of `nursery`.
+    `pause`: seconds before another network is checked while the search goes on, for that costs it
+    time and memory; the last is always checked at the end. Checks are processes of `nursery`.
     """
 
     folder: Path
@@ -69,9 +69,10 @@ class Saver:
         if best is None or self._is_saved(best):
             return
         # Baselines are checked at once, for a valid model must be there soon, and without torch.
-        # A network's check takes the memory of one more worker.
-        cheap = best.status is Status.BASELINE
-        due = cheap or time.monotonic() - self._last >= self.pause
+        # So is the first network: then it is known how long a network's check takes, for which time
+        # is kept at the end. Each takes the memory of one more worker.
+        first = self.saved is None or self.saved.status is Status.BASELINE
+        due = first or time.monotonic() - self._last >= self.pause
         if due and not (late and self.saved is not None):
             self._start(best)
 

@@ -24,7 +24,7 @@ LIGHT = (
     "adanet_py.controllers", "adanet_py.executors", "adanet_py.architectures",
     "adanet_py.training.optimizers", "adanet_py.training.schedules", "adanet_py.training.losses",
     "adanet_py.training.general", "adanet_py.training.engines", "adanet_py.training.diagnostics",
-    "adanet_py.curves", "adanet_py.drawing",
+    "adanet_py.curves", "adanet_py.drawing", "adanet_py.fork_server",
 )  # fmt: skip
 
 # What a worker process loads: torch, but neither pandas nor scikit-learn.
