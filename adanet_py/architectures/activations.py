@@ -48,3 +48,10 @@ class Gated(nn.Module):
 def activation(name: str) -> nn.Module:
     """The nonlinearity called `name`; those of `names.GATED` halve their input."""
     return Gated(_GATES[name]) if name in _GATES else _PLAIN[name]()
+
+
+def name_of(module: nn.Module) -> str | None:
+    """The name under which `activation` makes such a module; None for any other module."""
+    if isinstance(module, Gated):
+        return next((n for n, gate in _GATES.items() if gate is module.gate), None)
+    return next((n for n, kind in _PLAIN.items() if type(module) is kind), None)

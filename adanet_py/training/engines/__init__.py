@@ -14,6 +14,10 @@ ENGINES: dict[str, tuple[str, str]] = {
         "adanet_py.training.engines.stacked:StackedEngine",
         "all members of a group as one program, stacked along a leading axis",
     ),
+    "native": (
+        "adanet_py.training.engines.native.engine:NativeEngine",
+        "compiled loops over one member at a time, on a CPU (needs numba)",
+    ),
     "separate": (
         "adanet_py.training.engines.separate:SeparateEngine",
         "plain PyTorch, one candidate at a time",

@@ -122,6 +122,14 @@ class StackedEngine:
         bias_decay = self.hp["bias_decay"]
         self._bias_decay = bias_decay if bool((bias_decay > 0).any()) else None
         self._zero = frozenset(n for n, v in self.hp.items() if not bool(v.any()))
+        self._mix: dict[str, Tensor] = {}  # of the step; see `Program.mixes`
+        if self.mixer is not None:
+            first = next(self.program.mixes(self.mixer, 0, 1))
+            self._mix = {n: v.clone() for n, v in first.items()}
+        self._blocks: list[Block] = []  # made when they are first needed
+
+    def _make_blocks(self) -> list[Block]:
+        k = self.weights.shape[0]
         limit = ACTIVATION_BYTES.get(self.program.device.type, ACTIVATION_BYTES["cpu"])
         each = self._row_bytes * max(piece.stop - piece.start for piece in self._pieces)
         size = max(1, min(k, limit // each))
@@ -129,16 +137,13 @@ class StackedEngine:
         buffers = self.buffers
         if self.noise is not None:
             buffers = buffers | dict.fromkeys(self.noise_names, self.noise)
-        self._mix: dict[str, Tensor] = {}  # of the step; see `Program.mixes`
         if self.mixer is not None:
-            first = next(self.program.mixes(self.mixer, 0, 1))
-            self._mix = {n: v.clone() for n, v in first.items()}
             buffers = buffers | {n: self._mix[v] for n, v in self.mixing_names.items()}
-        self._blocks: list[Block] = []
+        blocks: list[Block] = []
         for start in range(0, k, size):
             members = slice(start, min(k, start + size))
             leaves = {n: v.detach().requires_grad_() for n, v in self._views(members).items()}
-            self._blocks.append(
+            blocks.append(
                 Block(
                     members,
                     leaves,
@@ -149,6 +154,7 @@ class StackedEngine:
                     self._mix["own"][members] if self._mix else None,
                 )
             )
+        return blocks
 
     def _views(self, members: slice, storage: Tensor | None = None) -> dict[str, Tensor]:
         """The parameters (or their gradients) of some members, by name, as views [k, ...]."""
@@ -158,44 +164,61 @@ class StackedEngine:
     def advance(
         self, start: int, stop: int, tick: Callable[[int], bool]
     ) -> tuple[int, Tensor, Tensor]:
-        """Train steps [start, stop); after the step at which `tick(step)` is true, stop early.
+        """Train steps [start, stop); where `tick(step)` is true, stop after the step that follows.
 
         Returns the step reached, the mean training loss [K] since `start`, and the gradient norm
-        [K] of the last step.
+        [K] of the last step, which is the one that is measured.
         """
+        total = torch.zeros(self.weights.shape[0], device=self.program.device, dtype=torch.float64)
+        last = self._run(start, stop - 1, tick, total) if stop - start > 1 else start
+        norm = self._last_step(start, last, total)
+        return last + 1, (total / (last + 1 - start)).to(self.program.dtype), norm
+
+    def _run(self, start: int, stop: int, tick: Callable[[int], bool], total: Tensor) -> int:
+        """Train steps [start, stop), adding the losses to `total` [K]; the step reached."""
         program = self.program
         order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
         places = noise_starts(start, stop, len(self._noisy), len(self._pieces)).tolist()
         counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
-        total = torch.zeros(self.weights.shape[0], device=program.device, dtype=program.dtype)
-        norm = total
-        done = start
         for s, mix in enumerate(program.mixes(self.mixer, start, stop)):
             for name, value in mix.items():
                 self._mix[name].copy_(value)
             self._gradients(order[s], places[s], total)
             with torch.no_grad():
-                # Asked before the update, which overwrites the gradient.
-                done = start + s + 1
-                last = tick(done) or done == stop
-                curved = last and is_due(start, done)
-                if last:
-                    probe = StepProbe(self.weights, self.gradient, self.parts, curved)
                 self.constraints.penalise(self.gradient, self.weights)
-                known = last or self.constraints.clips
-                if known:
-                    norm = self.gradient.norm(dim=1)
-                self.constraints.clip(self.gradient, self.weights, norm if known else None)
+                norm = self.gradient.norm(dim=1) if self.constraints.clips else None
+                self.constraints.clip(self.gradient, self.weights, norm)
                 self._update(start + s, counts[s].reshape(1, 1))
-            if last:
-                if curved:
-                    self._gradients_again(order[s], places[s])
-                self._measured = probe.after(self.weights, self.gradient)
-                break
-        return done, total / (done - start), norm
+            if tick(start + s + 1):
+                return start + s + 1
+        return stop
+
+    def _last_step(self, start: int, at: int, total: Tensor) -> Tensor:
+        """Take step `at` and measure it; the norm of its gradient [K]. Steps began at `start`."""
+        program = self.program
+        rows = torch.from_numpy(program.order.take(at, at + 1)[0]).to(program.device)
+        (places,) = noise_starts(at, at + 1, len(self._noisy), len(self._pieces)).tolist()
+        for mix in program.mixes(self.mixer, at, at + 1):
+            for name, value in mix.items():
+                self._mix[name].copy_(value)
+        self._gradients(rows, places, total)
+        curved = is_due(start, at + 1)
+        with torch.no_grad():
+            # Asked before the update, which overwrites the gradient.
+            probe = StepProbe(self.weights, self.gradient, self.parts, curved)
+            self.constraints.penalise(self.gradient, self.weights)
+            norm = self.gradient.norm(dim=1)
+            self.constraints.clip(self.gradient, self.weights, norm)
+            t = torch.full((1, 1), at + 1, device=program.device, dtype=program.dtype)
+            self._update(at, t)
+        if curved:
+            self._gradients_again(rows, places)
+        self._measured = probe.after(self.weights, self.gradient)
+        return norm
 
     def _gradients(self, rows: Tensor, places: list[list[int]], total: Tensor) -> None:
         """Put the gradient of a batch, rows [F, B], in place; add its loss to `total` [K]."""
+        self._blocks = self._blocks or self._make_blocks()
         for block in self._blocks:
             for piece, at in zip(self._pieces, places, strict=True):
                 for layer, place in zip(self._noisy, at, strict=True):
@@ -205,7 +228,8 @@ class StackedEngine:
     def _gradients_again(self, rows: Tensor, places: list[list[int]]) -> None:
         """The same at the weights of now, leaving no trace in running statistics."""
         kept = {n: v.clone() for n, v in self.buffers.items()}
-        self._gradients(rows, places, torch.zeros_like(self.weights[:, 0]))
+        nowhere = torch.zeros(len(self.weights), device=rows.device, dtype=torch.float64)
+        self._gradients(rows, places, nowhere)
         for n, v in kept.items():
             self.buffers[n].copy_(v)
 

@@ -1,0 +1,181 @@
+"""From rows of the table to features: columns, one-hot codes, embeddings, mixing of rows.
+
+`rows` [B] are places in the table; `keep` (empty, or one flag per column, numeric ones first) says
+which columns stay a row's own: the others come from the row before it in the batch (cutmix).
+"""
+
+from __future__ import annotations
+
+from adanet_py.training.engines.native.arithmetic import cosine, sine
+from adanet_py.training.engines.native.compiling import kernel
+from adanet_py.training.engines.native.pointwise import NOISE_SIZE, window_start
+
+TWO_PI = 6.283185307179586476925
+
+
+@kernel
+def take_numeric(numeric, rows, keep, y, ldy, noise, place, strength, quantiles):  # type: ignore[no-untyped-def]
+    """y [B, n], rows ldy apart: the numeric columns, with noise of that strength."""
+    n = numeric.shape[1]
+    real = y.dtype.type
+    start, stride = window_start(place, rows.size, n)
+    for r in range(rows.size):
+        row, out = numeric[rows[r]], y[r * ldy : r * ldy + n]
+        if keep.size:
+            other = numeric[rows[r - 1 if r else rows.size - 1]]
+            for j in range(n):
+                out[j] = row[j] if keep[j] else other[j]
+        else:
+            for j in range(n):
+                out[j] = row[j]
+        if strength > 0.0:
+            factor = real(strength)
+            for j in range(n):
+                out[j] += quantiles[noise[(start + r * stride + j) % NOISE_SIZE]] * factor
+
+
+@kernel
+def code_of(category, rows, keep, r, column, skipped):  # type: ignore[no-untyped-def]
+    """The code of row r; `skipped` columns come before the first categorical one in `keep`."""
+    if keep.size and not keep[skipped + column]:
+        r = r - 1 if r else rows.size - 1
+    return category[rows[r], column]
+
+
+@kernel
+def one_hot(category, rows, keep, column, skipped, y, ldy, size):  # type: ignore[no-untyped-def]
+    """y [B, size - 1]: 1 at code - 1; code 0 (missing or unseen) is all zeros."""
+    one, zero = y.dtype.type(1), y.dtype.type(0)
+    for r in range(rows.size):
+        out = y[r * ldy : r * ldy + size - 1]
+        for j in range(size - 1):
+            out[j] = zero
+        code = code_of(category, rows, keep, r, column, skipped)
+        if 0 < code < size:
+            out[code - 1] = one
+
+
+@kernel
+def look_up(category, rows, keep, column, skipped, table, y, ldy, width):  # type: ignore[no-untyped-def]
+    """y [B, width] = table[code]."""
+    for r in range(rows.size):
+        code = code_of(category, rows, keep, r, column, skipped)
+        out, vector = y[r * ldy : r * ldy + width], table[code * width : (code + 1) * width]
+        for j in range(width):
+            out[j] = vector[j]
+
+
+@kernel
+def look_up_backward(category, rows, keep, column, skipped, dtable, dy, ldy, width):  # type: ignore[no-untyped-def]
+    """Add to dtable."""
+    for r in range(rows.size):
+        code = code_of(category, rows, keep, r, column, skipped)
+        g, vector = dy[r * ldy : r * ldy + width], dtable[code * width : (code + 1) * width]
+        for j in range(width):
+            vector[j] += g[j]
+
+
+@kernel
+def encode_bins(x, n, y, rows, bins, constants):  # type: ignore[no-untyped-def]
+    """y [B, n, bins]: piecewise-linear encoding of x [B, n].
+
+    `constants` [4, n, bins] are start, scale, low and high of each bin.
+    """
+    size = n * bins
+    start, scale = constants[:size], constants[size : 2 * size]
+    low, high = constants[2 * size : 3 * size], constants[3 * size : 4 * size]
+    for r in range(rows):
+        for j in range(n):
+            value = x[r * n + j]
+            out = y[(r * n + j) * bins : (r * n + j + 1) * bins]
+            first, by = start[j * bins : (j + 1) * bins], scale[j * bins : (j + 1) * bins]
+            least, most = low[j * bins : (j + 1) * bins], high[j * bins : (j + 1) * bins]
+            for k in range(bins):
+                t = (value - first[k]) * by[k]
+                t = least[k] if t < least[k] else t
+                out[k] = most[k] if t > most[k] else t
+
+
+@kernel
+def encode_waves(x, n, y, rows, waves, frequency, phase, scale):  # type: ignore[no-untyped-def]
+    """y [B, n, waves] = cos(2 pi scale frequency x + phase) of x [B, n]."""
+    factor = x.dtype.type(scale) * x.dtype.type(TWO_PI)
+    for r in range(rows):
+        for j in range(n):
+            value = x[r * n + j]
+            out = y[(r * n + j) * waves : (r * n + j + 1) * waves]
+            f, p = frequency[j * waves : (j + 1) * waves], phase[j * waves : (j + 1) * waves]
+            for k in range(waves):
+                out[k] = cosine(value * (f[k] * factor) + p[k])
+
+
+@kernel
+def encode_waves_backward(x, n, dy, rows, waves, frequency, phase, dfrequency, dphase, scale):  # type: ignore[no-untyped-def]
+    """Add to dfrequency and dphase [n, waves]."""
+    factor = x.dtype.type(scale) * x.dtype.type(TWO_PI)
+    for r in range(rows):
+        for j in range(n):
+            value = x[r * n + j]
+            g = dy[(r * n + j) * waves : (r * n + j + 1) * waves]
+            f, p = frequency[j * waves : (j + 1) * waves], phase[j * waves : (j + 1) * waves]
+            df = dfrequency[j * waves : (j + 1) * waves]
+            dp = dphase[j * waves : (j + 1) * waves]
+            for k in range(waves):
+                slope = -g[k] * sine(value * (f[k] * factor) + p[k])
+                dp[k] += slope
+                df[k] += slope * value * factor
+
+
+@kernel
+def embed(y, ldy, parts, step, rows, bias, width):  # type: ignore[no-untyped-def]
+    """Add the bias [n, width] of every column's map to its part of y, `step` apart."""
+    for r in range(rows):
+        for p in range(parts):
+            out = y[r * ldy + p * step : r * ldy + p * step + width]
+            b = bias[p * width : (p + 1) * width]
+            for j in range(width):
+                out[j] += b[j]
+
+
+@kernel
+def embed_backward(dy, ldy, parts, step, rows, dbias, width):  # type: ignore[no-untyped-def]
+    """Add to dbias [n, width]."""
+    for r in range(rows):
+        for p in range(parts):
+            g = dy[r * ldy + p * step : r * ldy + p * step + width]
+            b = dbias[p * width : (p + 1) * width]
+            for j in range(width):
+                b[j] += g[j]
+
+
+@kernel
+def copy_columns(x, n, y, ldy, first, step, rows):  # type: ignore[no-untyped-def]
+    """y's column first + j step = x [B, n]'s column j."""
+    for r in range(rows):
+        for j in range(n):
+            y[r * ldy + first + j * step] = x[r * n + j]
+
+
+@kernel
+def mix(x, y, rows, share):  # type: ignore[no-untyped-def]
+    """y = x - (1 - share) (x - partner), the partner of a row being the one before it (mixup)."""
+    d = x.size // rows
+    rest = x.dtype.type(1.0 - share)
+    for r in range(rows):
+        p = r - 1 if r else rows - 1
+        row, other, out = x[r * d : (r + 1) * d], x[p * d : (p + 1) * d], y[r * d : (r + 1) * d]
+        for j in range(d):
+            out[j] = row[j] - rest * (row[j] - other[j])  # with share = 1 the row, to the bit
+
+
+@kernel
+def mix_backward(dy, dx, rows, share):  # type: ignore[no-untyped-def]
+    """dx = share dy + (1 - share) times dy of the row whose partner it is."""
+    d = dx.size // rows
+    own = dx.dtype.type(share)
+    rest = dx.dtype.type(1) - own
+    for r in range(rows):
+        n = r + 1 if r + 1 < rows else 0
+        g, later, out = dy[r * d : (r + 1) * d], dy[n * d : (n + 1) * d], dx[r * d : (r + 1) * d]
+        for j in range(d):
+            out[j] = own * g[j] + rest * later[j]

@@ -1,0 +1,107 @@
+"""What Python calls: some steps of one member, or one gradient, or the outputs for rows.
+
+All are one compiled function: it takes most of a minute to compile, once on a machine, and each
+further one would take nearly as long.
+"""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from adanet_py.training.engines.native.compiling import entry
+from adanet_py.training.engines.native.losses import batch_loss
+from adanet_py.training.engines.native.tape import Y, backward, forward
+from adanet_py.training.engines.native.updates import update
+
+TRAIN, GRADIENT, OUTPUTS = range(3)  # what is wanted
+
+
+class Net(NamedTuple):
+    """The network as compiled code reads it."""
+
+    blas: object  # address of the matrix product
+    ops: object  # [n, COLUMNS]
+    room: object  # R, rows there is room for
+    pieces: object  # [n + 1] where the parts of a batch begin
+    matrices: object  # columns of w that are matrices
+    parts: object  # [n, 6] the matrices
+    members: object  # M, implicit members
+    loss: object  # code
+    optimizer: object  # code
+
+
+class Steps(NamedTuple):
+    """What every step of a member needs."""
+
+    rows: object  # [S, B]
+    places: object  # [S, pieces, layers]
+    rates: object  # [S]
+    keep: object  # [S, columns] or [S, 0]
+    blend: object  # [S]
+    own: object  # [S]
+    shares: object  # [S] of the newest weights in their average, or [0]
+
+
+class Changing(NamedTuple):
+    """What a step changes beside the weights."""
+
+    g: object  # [P]
+    slots: object  # [S, P]
+    scalars: object  # [s]
+    hp: object  # hyperparameters
+    average: object  # [P] or [0]
+    average_running: object  # [Q] or [0]
+
+
+@entry
+def work(wanted, net, table, member, space, steps, state, first, out, found):  # type: ignore[no-untyped-def]
+    """Go through the batches of `steps`, cut in `net.pieces`; the sum of their losses.
+
+    TRAIN: an update after each, the first of them number `first` (from 0). GRADIENT: leave the last
+    gradient in state.g. OUTPUTS: write the outputs [B, M C] of each batch, as in evaluation, one
+    after the other to `out`; `found` as in `forward`.
+    """
+    total, size, at = 0.0, space.row.size, 0
+    real = member.w.dtype.type
+    last = net.ops[net.ops.shape[0] - 1][Y] * net.room
+    trains = wanted != OUTPUTS
+    for s in range(steps.rows.shape[0]):
+        rows, keep, places = steps.rows[s], steps.keep[s], steps.places[s]
+        if trains:
+            matrices = net.matrices
+            for i in range(matrices, state.g.size):
+                state.g[i] = real(0)
+        for p in range(net.pieces.size - 1):
+            part = rows[net.pieces[p] : net.pieces[p + 1]]
+            forward(
+                net.blas, net.ops, net.room, part, table, member, space, keep, steps.blend[s],
+                places[p], trains, found,
+            )  # fmt: skip
+            z = space.arena[last : last + part.size * size]
+            if not trains:
+                for i in range(z.size):
+                    out[at + i] = z[i]
+                at += z.size
+                continue
+            total += batch_loss(
+                net.loss, z, net.members, table.target, table.weight, table.offset, table.balance,
+                table.ratio, part, steps.own[s], 1.0 / rows.size, member.loss, space.row,
+            )  # fmt: skip
+            backward(
+                net.blas, net.ops, net.room, part, table, member, space, keep, steps.blend[s],
+                places[p], state.g, p > 0,
+            )  # fmt: skip
+        if wanted == TRAIN:
+            update(
+                net.optimizer, member.w, state.g, state.slots, state.scalars, net.parts,
+                net.matrices, state.hp, steps.rates[s], first + s + 1,
+            )  # fmt: skip
+            if steps.shares.size:
+                share = real(steps.shares[s])
+                for i in range(member.w.size):
+                    state.average[i] += share * (member.w[i] - state.average[i])
+                for i in range(member.running.size):
+                    state.average_running[i] += share * (member.running[i] - state.average_running[i])
+    return total

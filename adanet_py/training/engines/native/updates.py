@@ -1,0 +1,423 @@
+"""One step of one member from its gradient: constraints, weight decay, the optimizer's update.
+
+Formulas and order are those of `training.constraints` and `training.optimizers`; each is one pass
+over the parameters. Numbers that are the same for all parameters are computed in double precision.
+"""
+
+# ruff: noqa: D103 - each kernel is the optimizer it is called after
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from adanet_py.training.engines.native.compiling import kernel
+
+# Optimizers that are one pass here; others are updated by their own transforms.
+NAMES = (
+    "sgd", "momentum", "nesterov", "averaged_momentum", "value_clipped_momentum",
+    "norm_clipped_momentum", "adagrad", "adadelta", "rmsprop", "rmsprop_centered", "adam",
+    "amsgrad", "adamw", "adamw_amsgrad", "nadam", "radam", "adamax", "lion",
+    "schedule_free_adamw",
+)  # fmt: skip
+(SGD, MOMENTUM, NESTEROV, AVERAGED, VALUE_CLIPPED, NORM_CLIPPED, ADAGRAD, ADADELTA, RMSPROP,
+ CENTERED, ADAM, AMSGRAD, ADAMW, ADAMW_AMSGRAD, NADAM, RADAM, ADAMAX, LION,
+ SCHEDULE_FREE) = range(19)  # fmt: skip
+CODES: dict[str, int] = {name: code for code, name in enumerate(NAMES)}
+
+# Hyperparameters, by their place in `hp`.
+HYPERPARAMETERS = (
+    "weight_decay", "bias_decay", "l1", "clip_value", "clip_norm", "agc", "decoupled_decay",
+    "max_norm", "momentum", "dampening", "value_limit", "norm_limit", "eps", "rho", "alpha",
+    "beta1", "beta2", "momentum_decay",
+)  # fmt: skip
+(DECAY, BIAS_DECAY, L1, CLIP_VALUE, CLIP_NORM, AGC, DECOUPLED, MAX_NORM, MU, DAMPENING, VALUE_LIMIT,
+ NORM_LIMIT, EPS, RHO, ALPHA, BETA1, BETA2, MU_DECAY) = range(18)  # fmt: skip
+
+# Columns of the table of matrices: units lie along rows (1) or columns (0) of [n, rows, columns].
+START, COUNT, ROWS, COLS, BY_ROW, HEAD = range(6)
+
+
+@kernel
+def norm_of(g):  # type: ignore[no-untyped-def]
+    """The Euclidean norm, summed in blocks so that float32 keeps its digits."""
+    total = 0.0
+    for start in range(0, g.size, 1024):
+        part = g[start : start + 1024]
+        square = g.dtype.type(0)
+        for i in range(part.size):
+            square += part[i] * part[i]
+        total += square
+    return math.sqrt(total)
+
+
+@kernel
+def clip_value(g, limit):  # type: ignore[no-untyped-def]
+    most = g.dtype.type(limit)
+    for i in range(g.size):
+        x = g[i]
+        x = most if x > most else x
+        g[i] = -most if x < -most else x
+
+
+@kernel
+def scale(g, factor):  # type: ignore[no-untyped-def]
+    by = g.dtype.type(factor)
+    for i in range(g.size):
+        g[i] *= by
+
+
+@kernel
+def add_decay(g, w, decay):  # type: ignore[no-untyped-def]
+    by = g.dtype.type(decay)
+    for i in range(g.size):
+        g[i] += by * w[i]
+
+
+@kernel
+def add_sign(g, w, l1):  # type: ignore[no-untyped-def]
+    by, zero = g.dtype.type(l1), g.dtype.type(0)
+    for i in range(g.size):
+        g[i] += by if w[i] > zero else (-by if w[i] < zero else by * w[i])
+
+
+@kernel
+def _unit_norm(x, row, at, n, rows, cols, by_row):  # type: ignore[no-untyped-def]
+    """Norm of unit `at` of x [n, rows, cols]: a row of a matrix, or a column."""
+    total = 0.0
+    if by_row:
+        for j in range(cols):
+            total += x[(row + at) * cols + j] * x[(row + at) * cols + j]
+    else:
+        for i in range(rows):
+            total += x[(row + i) * cols + at] * x[(row + i) * cols + at]
+    return math.sqrt(total)
+
+
+@kernel
+def _scale_unit(x, row, at, rows, cols, by_row, factor):  # type: ignore[no-untyped-def]
+    if by_row:
+        for j in range(cols):
+            x[(row + at) * cols + j] *= factor
+    else:
+        for i in range(rows):
+            x[(row + i) * cols + at] *= factor
+
+
+@kernel
+def clip_units(g, w, parts, share):  # type: ignore[no-untyped-def]
+    """Adaptive gradient clipping of every unit of the hidden matrices."""
+    for p in range(parts.shape[0]):
+        part = parts[p]
+        if part[HEAD]:
+            continue
+        rows, cols, by_row = part[ROWS], part[COLS], part[BY_ROW] != 0
+        size = part[COUNT] * rows * cols
+        gp, wp = g[part[START] : part[START] + size], w[part[START] : part[START] + size]
+        for n in range(part[COUNT]):
+            for u in range(rows if by_row else cols):
+                weights = max(_unit_norm(wp, n * rows, u, n, rows, cols, by_row), 1e-3)
+                norm = _unit_norm(gp, n * rows, u, n, rows, cols, by_row)
+                if norm > share * weights:
+                    by = g.dtype.type(share * weights / norm)
+                    _scale_unit(gp, n * rows, u, rows, cols, by_row, by)
+
+
+@kernel
+def bound_units(w, parts, limit):  # type: ignore[no-untyped-def]
+    """Scale every unit's incoming weights down to the norm `limit`."""
+    for p in range(parts.shape[0]):
+        part = parts[p]
+        rows, cols, by_row = part[ROWS], part[COLS], part[BY_ROW] != 0
+        wp = w[part[START] : part[START] + part[COUNT] * rows * cols]
+        for n in range(part[COUNT]):
+            for u in range(rows if by_row else cols):
+                norm = _unit_norm(wp, n * rows, u, n, rows, cols, by_row)
+                if norm > limit:
+                    _scale_unit(wp, n * rows, u, rows, cols, by_row, w.dtype.type(limit / norm))
+
+
+@kernel
+def constrain(g, w, parts, matrices, hp, lr):  # type: ignore[no-untyped-def]
+    """What `Constraints` does before the optimizer; the norm of the gradient as it came in + l1."""
+    if hp[L1] > 0.0:
+        add_sign(g[:matrices], w[:matrices], hp[L1])
+    norm = 0.0
+    if hp[CLIP_VALUE] > 0.0:
+        clip_value(g, hp[CLIP_VALUE])
+    if hp[CLIP_NORM] > 0.0:
+        norm = norm_of(g)
+        factor = hp[CLIP_NORM] / (norm + 1e-6)
+        if not factor >= 1.0:  # NaN is kept
+            scale(g, factor)
+    if hp[AGC] > 0.0:
+        clip_units(g, w, parts, hp[AGC])
+    if hp[DECOUPLED] > 0.0:
+        scale(w[:matrices], 1.0 - lr * hp[DECOUPLED])
+
+
+@kernel
+def _descend(w, g, lr):  # type: ignore[no-untyped-def]
+    by = w.dtype.type(lr)
+    for i in range(w.size):
+        w[i] -= by * g[i]
+
+
+@kernel
+def _momentum(w, g, v, lr, mu, fresh, look):  # type: ignore[no-untyped-def]
+    """v <- mu v + fresh g; w <- w - lr (look g + [mu if look else 1] v)."""
+    real = w.dtype.type
+    by, keep, new = real(lr), real(mu), real(fresh)
+    if look:
+        for i in range(w.size):
+            moved = keep * v[i] + new * g[i]
+            v[i] = moved
+            w[i] -= by * (g[i] + keep * moved)
+    else:
+        for i in range(w.size):
+            moved = keep * v[i] + new * g[i]
+            v[i] = moved
+            w[i] -= by * moved
+
+
+@kernel
+def _adagrad(w, g, square, lr, eps):  # type: ignore[no-untyped-def]
+    by, e = w.dtype.type(lr), w.dtype.type(eps)
+    for i in range(w.size):
+        square[i] += g[i] * g[i]
+        w[i] -= by * g[i] / (np.sqrt(square[i]) + e)
+
+
+@kernel
+def _adadelta(w, g, square, moved, lr, rho, eps):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    by, new, e = real(lr), real(1.0 - rho), real(eps)
+    for i in range(w.size):
+        square[i] += new * (g[i] * g[i] - square[i])
+        d = g[i] / np.sqrt(square[i] + e) * np.sqrt(moved[i] + e)
+        moved[i] += new * (d * d - moved[i])
+        w[i] -= by * d
+
+
+@kernel
+def _rms(w, g, square, velocity, lr, alpha, eps, mu):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    by, new, e, keep = real(lr), real(1.0 - alpha), real(eps), real(mu)
+    for i in range(w.size):
+        square[i] += new * (g[i] * g[i] - square[i])
+        moved = keep * velocity[i] + g[i] / (np.sqrt(square[i]) + e)
+        velocity[i] = moved
+        w[i] -= by * moved
+
+
+@kernel
+def _rms_centered(w, g, square, mean, velocity, lr, alpha, eps, mu):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    by, new, e, keep, zero = real(lr), real(1.0 - alpha), real(eps), real(mu), real(0)
+    for i in range(w.size):
+        square[i] += new * (g[i] * g[i] - square[i])
+        mean[i] += new * (g[i] - mean[i])
+        variance = square[i] - mean[i] * mean[i]
+        variance = zero if variance < zero else variance
+        moved = keep * velocity[i] + g[i] / (np.sqrt(variance) + e)
+        velocity[i] = moved
+        w[i] -= by * moved
+
+
+@kernel
+def _adam(w, g, mean, square, lr, decay, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    by, keep = real(lr / (1.0 - beta1**t)), real(1.0 - lr * decay)
+    new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
+    rest = real(1.0 / (1.0 - beta2**t))
+    for i in range(w.size):
+        m = mean[i] + new1 * (g[i] - mean[i])
+        v = square[i] + new2 * (g[i] * g[i] - square[i])
+        mean[i] = m
+        square[i] = v
+        w[i] = keep * w[i] - by * m / (np.sqrt(v * rest) + e)
+
+
+@kernel
+def _amsgrad(w, g, mean, square, largest, lr, decay, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    by, keep = real(lr / (1.0 - beta1**t)), real(1.0 - lr * decay)
+    new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
+    rest = real(1.0 / (1.0 - beta2**t))
+    for i in range(w.size):
+        m = mean[i] + new1 * (g[i] - mean[i])
+        v = square[i] + new2 * (g[i] * g[i] - square[i])
+        u = largest[i] if v <= largest[i] else v
+        mean[i] = m
+        square[i] = v
+        largest[i] = u
+        w[i] = keep * w[i] - by * m / (np.sqrt(u * rest) + e)
+
+
+@kernel
+def _nadam(w, g, mean, square, lr, beta1, beta2, eps, t, of_mean, of_new):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    old, now = real(lr * of_mean), real(lr * of_new)
+    new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
+    rest = real(1.0 / (1.0 - beta2**t))
+    for i in range(w.size):
+        m = mean[i] + new1 * (g[i] - mean[i])
+        v = square[i] + new2 * (g[i] * g[i] - square[i])
+        mean[i] = m
+        square[i] = v
+        w[i] -= (old * m + now * g[i]) / (np.sqrt(v * rest) + e)
+
+
+@kernel
+def _radam(w, g, mean, square, lr, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
+    rest = 1.0 - beta2**t
+    longest = 2.0 / (1.0 - beta2) - 1.0
+    length = longest - 2.0 * t * beta2**t / rest
+    by = lr / (1.0 - beta1**t)
+    known = length > 5.0
+    if known:
+        by *= math.sqrt(
+            (length - 4.0) * (length - 2.0) * longest
+            / ((longest - 4.0) * (longest - 2.0) * length) * rest
+        )  # fmt: skip
+    rate, one = real(by), real(1)
+    for i in range(w.size):
+        m = mean[i] + new1 * (g[i] - mean[i])
+        v = square[i] + new2 * (g[i] * g[i] - square[i])
+        mean[i] = m
+        square[i] = v
+        w[i] -= rate * m / ((np.sqrt(v) + e) if known else one)
+
+
+@kernel
+def _adamax(w, g, mean, largest, lr, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    by, new, keep, e = real(lr / (1.0 - beta1**t)), real(1.0 - beta1), real(beta2), real(eps)
+    for i in range(w.size):
+        m = mean[i] + new * (g[i] - mean[i])
+        old, fresh = keep * largest[i], abs(g[i]) + e
+        u = old if fresh <= old else fresh
+        mean[i] = m
+        largest[i] = u
+        w[i] -= by * m / u
+
+
+@kernel
+def _lion(w, g, mean, lr, decay, beta1, beta2):  # type: ignore[no-untyped-def]
+    real = w.dtype.type
+    by, keep, zero = real(lr), real(1.0 - lr * decay), real(0)
+    new1, new2 = real(1.0 - beta1), real(1.0 - beta2)
+    for i in range(w.size):
+        c = mean[i] + new1 * (g[i] - mean[i])
+        mean[i] += new2 * (g[i] - mean[i])
+        step = by if c > zero else (-by if c < zero else c)  # NaN stays NaN
+        w[i] = keep * w[i] - step
+
+
+@kernel
+def _schedule_free(w, g, square, ahead, scalars, lr, decay, beta1, beta2, eps, t, matrices, bias):  # type: ignore[no-untyped-def]
+    """See `training.optimizers.schedule_free`; scalars [2]: largest rate, sum of its squares."""
+    real = w.dtype.type
+    scalars[0] = max(scalars[0], real(lr))
+    weight = float(scalars[0]) ** 2
+    scalars[1] += real(weight)
+    share = weight / float(scalars[1]) if scalars[1] > 0 else 0.0
+    rest, new, e = real(1.0 / (1.0 - beta2**t)), real(1.0 - beta2), real(eps)
+    pull, left, by = real(share * beta1), real(1.0 - share), real(lr)
+    step = real(lr * (1.0 - beta1 * (1.0 - share)))
+    for part in range(2):
+        a, b = (0, matrices) if part == 0 else (matrices, w.size)
+        add = real(decay if part == 0 else decay * bias)
+        w_, g_, v_, z_ = w[a:b], g[a:b], square[a:b], ahead[a:b]
+        for i in range(w_.size):
+            v = v_[i] + new * (g_[i] * g_[i] - v_[i])
+            v_[i] = v
+            d = g_[i] / (np.sqrt(v * rest) + e) + add * w_[i]
+            z = z_[i]
+            w_[i] += pull * z - step * d
+            z_[i] = left * (z - by * d)
+
+
+@kernel
+def _decoupled(kind):  # type: ignore[no-untyped-def]
+    return kind == ADAMW or kind == ADAMW_AMSGRAD or kind == LION
+
+
+@kernel
+def _part(kind, w, g, s0, s1, s2, hp, lr, decay, t, of_mean, of_new):  # type: ignore[no-untyped-def]
+    """The update of parameters that have the same decay."""
+    if kind == SGD:
+        _descend(w, g, lr)
+    elif kind == MOMENTUM:
+        damped = t > 1 and hp[MU] > 0.0
+        _momentum(w, g, s0, lr, hp[MU], 1.0 - hp[DAMPENING] if damped else 1.0, False)
+    elif kind == NESTEROV:
+        _momentum(w, g, s0, lr, hp[MU], 1.0, True)
+    elif kind == AVERAGED or kind == VALUE_CLIPPED or kind == NORM_CLIPPED:
+        _momentum(w, g, s0, lr, hp[MU], 1.0 - hp[MU], False)
+    elif kind == ADAGRAD:
+        _adagrad(w, g, s0, lr, hp[EPS])
+    elif kind == ADADELTA:
+        _adadelta(w, g, s0, s1, lr, hp[RHO], hp[EPS])
+    elif kind == RMSPROP:
+        _rms(w, g, s0, s1, lr, hp[ALPHA], hp[EPS], hp[MU])
+    elif kind == CENTERED:
+        _rms_centered(w, g, s0, s1, s2, lr, hp[ALPHA], hp[EPS], hp[MU])
+    elif kind == ADAM or kind == ADAMW:
+        _adam(w, g, s0, s1, lr, decay, hp[BETA1], hp[BETA2], hp[EPS], t)
+    elif kind == AMSGRAD or kind == ADAMW_AMSGRAD:
+        _amsgrad(w, g, s0, s1, s2, lr, decay, hp[BETA1], hp[BETA2], hp[EPS], t)
+    elif kind == NADAM:
+        _nadam(w, g, s0, s1, lr, hp[BETA1], hp[BETA2], hp[EPS], t, of_mean, of_new)
+    elif kind == RADAM:
+        _radam(w, g, s0, s1, lr, hp[BETA1], hp[BETA2], hp[EPS], t)
+    elif kind == ADAMAX:
+        _adamax(w, g, s0, s1, lr, hp[BETA1], hp[BETA2], hp[EPS], t)
+    elif kind == LION:
+        _lion(w, g, s0, lr, decay, hp[BETA1], hp[BETA2])
+
+
+@kernel
+def update(kind, w, g, slots, scalars, parts, matrices, hp, lr, t):  # type: ignore[no-untyped-def]
+    """Step number t (from 1) of one member: w, g [P], slots [S, P], scalars [s]; g is lost."""
+    constrain(g, w, parts, matrices, hp, lr)
+    if kind == VALUE_CLIPPED:
+        clip_value(g, hp[VALUE_LIMIT])
+    if kind == NORM_CLIPPED:
+        factor = hp[NORM_LIMIT] / (norm_of(g) + 1e-6)
+        if not factor >= 1.0:
+            scale(g, factor)
+    if kind == SCHEDULE_FREE:
+        _schedule_free(
+            w, g, slots[0], slots[1], scalars, lr, hp[DECAY], hp[BETA1], hp[BETA2], hp[EPS], t,
+            matrices, hp[BIAS_DECAY],
+        )  # fmt: skip
+    else:
+        of_mean, of_new = 0.0, 0.0
+        if kind == NADAM:
+            mu = hp[BETA1] * (1.0 - 0.5 * 0.96 ** (t * hp[MU_DECAY]))
+            following = hp[BETA1] * (1.0 - 0.5 * 0.96 ** ((t + 1.0) * hp[MU_DECAY]))
+            rest = float(scalars[0]) * mu + (1.0 - mu)
+            scalars[0] = w.dtype.type(rest)
+            of_mean = following / (rest * following + (1.0 - following))
+            of_new = (1.0 - mu) / rest
+        # Slots an optimizer has not are never touched: any row stands in for them.
+        count = slots.shape[0]
+        s0, s1, s2 = slots[0], slots[min(1, count - 1)], slots[min(2, count - 1)]
+        for part in range(2):
+            a, b = (0, matrices) if part == 0 else (matrices, w.size)
+            if a == b:
+                continue
+            decay = hp[DECAY] if part == 0 else hp[DECAY] * hp[BIAS_DECAY]
+            inside = not _decoupled(kind)
+            if inside and decay > 0.0:
+                add_decay(g[a:b], w[a:b], decay)
+            _part(
+                kind, w[a:b], g[a:b], s0[a:b], s1[a:b], s2[a:b], hp, lr,
+                0.0 if inside else decay, t, of_mean, of_new,
+            )  # fmt: skip
+    if hp[MAX_NORM] > 0.0:
+        bound_units(w, parts, hp[MAX_NORM])
