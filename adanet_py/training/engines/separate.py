@@ -99,10 +99,11 @@ class SeparateEngine:
         order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
         layers = len(noisy_layers(self.modules[0]))
         places = noise_starts(start, stop, layers, len(self._pieces)).tolist()
-        done = start
+        done, stopping = start, False
         for s, mix in enumerate(self.program.mixes(self.mixer, start, stop)):
             done = start + s + 1
-            last = tick(done) or done == stop
+            last = stopping or done == stop
+            stopping = not last and tick(done)
             measured = []
             for m in range(k):
                 own = self._mix(m, mix)

@@ -184,11 +184,7 @@ class StackedEngine:
             for name, value in mix.items():
                 self._mix[name].copy_(value)
             self._gradients(order[s], places[s], total)
-            with torch.no_grad():
-                self.constraints.penalise(self.gradient, self.weights)
-                norm = self.gradient.norm(dim=1) if self.constraints.clips else None
-                self.constraints.clip(self.gradient, self.weights, norm)
-                self._update(start + s, counts[s].reshape(1, 1))
+            self._descend(start + s, counts[s].reshape(1, 1), self.constraints.clips)
             if tick(start + s + 1):
                 return start + s + 1
         return stop
@@ -203,17 +199,25 @@ class StackedEngine:
                 self._mix[name].copy_(value)
         self._gradients(rows, places, total)
         curved = is_due(start, at + 1)
-        with torch.no_grad():
-            # Asked before the update, which overwrites the gradient.
-            probe = StepProbe(self.weights, self.gradient, self.parts, curved)
-            self.constraints.penalise(self.gradient, self.weights)
-            norm = self.gradient.norm(dim=1)
-            self.constraints.clip(self.gradient, self.weights, norm)
-            t = torch.full((1, 1), at + 1, device=program.device, dtype=program.dtype)
-            self._update(at, t)
+        # Asked before the update, which overwrites the gradient.
+        probe = StepProbe(self.weights, self.gradient, self.parts, curved)
+        t = torch.full((1, 1), at + 1, device=program.device, dtype=program.dtype)
+        norm = self._descend(at, t, measured=True)
         if curved:
             self._gradients_again(rows, places)
         self._measured = probe.after(self.weights, self.gradient)
+        return norm
+
+    @torch.no_grad()
+    def _descend(self, at: int, t: Tensor, measured: bool) -> Tensor:
+        """Step `at`, number t [1, 1] from 1, of all members by their gradient, which is lost.
+
+        Gives the norm [K] of the gradient before it is clipped, if it is to be `measured`.
+        """
+        self.constraints.penalise(self.gradient, self.weights)
+        norm = self.gradient.norm(dim=1) if measured else self.gradient[:, 0]
+        self.constraints.clip(self.gradient, self.weights, norm if measured else None)
+        self._update(at, t)
         return norm
 
     def _gradients(self, rows: Tensor, places: list[list[int]], total: Tensor) -> None:

@@ -25,6 +25,7 @@ from adanet_py.training.engines.native.training import (
     GRADIENT,
     OUTPUTS,
     TRAIN,
+    UPDATE,
     Changing,
     Net,
     Steps,
@@ -59,11 +60,13 @@ class NativeEngine(StackedEngine):
         if self._net is None:
             self._prepare()
         k = self.weights.shape[0]
+        self.weights, self.gradient = _aligned(self.weights), _aligned(self.gradient)
         # What compiled code changes is contiguous per member; the named tensors are views of it.
         self._slots = _stacked(self.slots, self._slot_names, self.weights)
         self._scalars = _joined(self.slots, self._scalar_names, self.weights)
         self._running = _joined(self.buffers, self._running_names, self.weights)
         if self.averages:
+            self.averages["weights"] = _aligned(self.averages["weights"])
             self._average_running = _joined(self.averages, self._running_names, self.weights)
         knobs = [self.buffers[name].double() * factor for name, factor in self._knob_names]
         self._knobs = torch.stack(knobs, 1).numpy() if knobs else np.zeros((k, 0))
@@ -88,6 +91,9 @@ class NativeEngine(StackedEngine):
         # A user's own optimizer may bear the name of one of ours.
         ours = OPTIMIZERS.get(program.optimizer.name) is program.optimizer
         self._compiled_update = ours and program.optimizer.name in updates.CODES
+        # Averages of weights that are not those trained are left to the general loop.
+        if self.averages and program.optimizer.evaluated is not None:
+            self._compiled_update = False
         self._net = Net(
             address(real == np.float64),
             net.ops,
@@ -119,7 +125,7 @@ class NativeEngine(StackedEngine):
         )
         widest, size = net.widest, net.members * net.outputs
         self._space = Space(
-            np.zeros(net.columns * room, real),
+            self.weights.new_zeros(net.columns * room).numpy(),
             np.zeros(net.fixed, real),
             *(np.zeros(widest, real), np.ones(widest, real)),
             *(np.zeros(widest, real), np.zeros(widest, real), np.zeros(size, real)),
@@ -165,9 +171,7 @@ class NativeEngine(StackedEngine):
         return steps
 
     def _run(self, start: int, stop: int, tick: Callable[[int], bool], total: Tensor) -> int:
-        # Averages of weights that are not those trained are left to the general loop.
-        apart = self.averages and self.program.optimizer.evaluated is not None
-        if not self._compiled_update or apart:
+        if not self._compiled_update:
             return super()._run(start, stop, tick, total)
         weights, losses_ = self.weights.numpy(), total.numpy()
         with one_thread():
@@ -184,6 +188,21 @@ class NativeEngine(StackedEngine):
                 if tick(start):
                     break
         return start
+
+    @torch.no_grad()
+    def _descend(self, at: int, t: Tensor, measured: bool) -> Tensor:
+        if not self._compiled_update:
+            return super()._descend(at, t, measured)
+        gradient = self.gradient
+        if "l1" in self.constraints.used:
+            gradient = gradient.clone()
+            self.constraints.penalise(gradient, self.weights)
+        norm = gradient.norm(dim=1)
+        weights = self.weights.numpy()
+        for m, steps in enumerate(self._planned(at, at + 1)):
+            member = self._member(m, weights, self._running)
+            self._work(UPDATE, member, steps, self._changing(m), at)
+        return norm
 
     def _gradients(self, rows: Tensor, places: list[list[int]], total: Tensor) -> None:
         weights, losses_ = self.weights.numpy(), total.numpy()
@@ -246,7 +265,7 @@ class NativeEngine(StackedEngine):
         """Weights [K, P] and running statistics [K, Q] of what is scored."""
         weights, _ = self._evaluated()
         running = self._average_running if self.averages else self._running
-        return weights.contiguous().numpy(), running
+        return (weights if weights.stride(1) == 1 else _aligned(weights)).numpy(), running
 
     @torch.no_grad()
     def measure(self, units: bool = True) -> dict[str, Tensor]:
@@ -268,6 +287,15 @@ def _batch(rows: Array) -> Steps:
     one, none = np.ones(1), np.zeros((1, 0), np.bool_)
     windows = np.zeros((1, len(rows) + 1, 0), np.int64)
     return Steps(rows.reshape(1, -1), windows, one, none, one, one, one[:0])
+
+
+def _aligned(rows: Tensor) -> Tensor:
+    """The rows [K, P], each beginning at a multiple of 64 bytes.
+
+    The bits of a product may depend on where its matrices lie, and must not on who else is there.
+    """
+    store = rows.new_zeros(rows.shape[0], -(-rows.shape[1] // 16) * 16)[:, : rows.shape[1]]
+    return store.copy_(rows)
 
 
 def _stacked(tensors: dict[str, Tensor], names: Sequence[str], like: Tensor) -> Array:

@@ -165,7 +165,8 @@ def mix(x, y, rows, share):  # type: ignore[no-untyped-def]
         p = r - 1 if r else rows - 1
         row, other, out = x[r * d : (r + 1) * d], x[p * d : (p + 1) * d], y[r * d : (r + 1) * d]
         for j in range(d):
-            out[j] = row[j] - rest * (row[j] - other[j])  # with share = 1 the row, to the bit
+            # A row that is all its own stays so to the bit.
+            out[j] = row[j] if rest == 0 else row[j] - rest * (row[j] - other[j])
 
 
 @kernel
@@ -178,4 +179,4 @@ def mix_backward(dy, dx, rows, share):  # type: ignore[no-untyped-def]
         n = r + 1 if r + 1 < rows else 0
         g, later, out = dy[r * d : (r + 1) * d], dy[n * d : (n + 1) * d], dx[r * d : (r + 1) * d]
         for j in range(d):
-            out[j] = own * g[j] + rest * later[j]
+            out[j] = g[j] if rest == 0 else own * g[j] + rest * later[j]

@@ -15,7 +15,7 @@ from adanet_py.training.engines.native.losses import batch_loss
 from adanet_py.training.engines.native.tape import Y, backward, forward
 from adanet_py.training.engines.native.updates import update
 
-TRAIN, GRADIENT, OUTPUTS = range(3)  # what is wanted
+TRAIN, GRADIENT, UPDATE, OUTPUTS = range(4)  # what is wanted
 
 
 class Net(NamedTuple):
@@ -60,7 +60,7 @@ def work(wanted, net, table, member, space, steps, state, first, out, found):  #
     """Go through the batches of `steps`, cut in `net.pieces`; the sum of their losses.
 
     TRAIN: an update after each, the first of them number `first` (from 0). GRADIENT: leave the last
-    gradient in state.g. OUTPUTS: write the outputs [B, M C] of each batch, as in evaluation, one
+    gradient in state.g. UPDATE: take one by the gradient that is there. OUTPUTS: write the outputs [B, M C] of each batch, as in evaluation, one
     after the other to `out`; `found` as in `forward`.
     """
     total, size, at = 0.0, space.row.size, 0
@@ -69,11 +69,10 @@ def work(wanted, net, table, member, space, steps, state, first, out, found):  #
     trains = wanted != OUTPUTS
     for s in range(steps.rows.shape[0]):
         rows, keep, places = steps.rows[s], steps.keep[s], steps.places[s]
-        if trains:
-            matrices = net.matrices
-            for i in range(matrices, state.g.size):
+        if trains and wanted != UPDATE:
+            for i in range(net.matrices, state.g.size):
                 state.g[i] = real(0)
-        for p in range(net.pieces.size - 1):
+        for p in range(net.pieces.size - 1 if wanted != UPDATE else 0):
             part = rows[net.pieces[p] : net.pieces[p + 1]]
             forward(
                 net.blas, net.ops, net.room, part, table, member, space, keep, steps.blend[s],
@@ -93,7 +92,7 @@ def work(wanted, net, table, member, space, steps, state, first, out, found):  #
                 net.blas, net.ops, net.room, part, table, member, space, keep, steps.blend[s],
                 places[p], state.g, p > 0,
             )  # fmt: skip
-        if wanted == TRAIN:
+        if wanted == TRAIN or wanted == UPDATE:
             update(
                 net.optimizer, member.w, state.g, state.slots, state.scalars, net.parts,
                 net.matrices, state.hp, steps.rates[s], first + s + 1,
