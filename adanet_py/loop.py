@@ -52,6 +52,7 @@ from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
 from adanet_py.space_losses import with_losses
 from adanet_py.tables import write_tables
+from adanet_py.training.engines.native import Readiness
 from adanet_py.training.losses import AUTO
 
 KEPT = 20  # candidates whose weights stay on disk
@@ -88,6 +89,7 @@ class Search:
     crashes: dict[int, int] = field(default_factory=dict)
     interrupted: bool = False
     warned: bool = False  # that the controller mixes families
+    native: Readiness | None = None  # of the engine for a CPU
     refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
     looked: tuple[int, ...] = ()  # when and at how many results the saver looked
     told: set[str] = field(default_factory=set)  # what notes are given once about
@@ -143,7 +145,7 @@ class Search:
         SIGINT or SIGTERM once: what is finished is saved and the run can go on later; twice:
         KeyboardInterrupt, at once.
         """
-        with _interrupts(self._interrupt):
+        with _interrupts(self._interrupt), self._compiled():
             baselines = self._start_baselines()
             for index in sorted(self.state.groups):
                 if index not in self.state.results and self.left() > 0:
@@ -180,10 +182,28 @@ class Search:
             self._save_best()
 
     def _room(self, baselines: BaselineThread) -> int:
-        """How many groups may train now: on the last core, while they are fitted, the baselines."""
+        """How many groups may train now, beside baselines that are fitted and code that compiles."""
         workers = self.executor.capacity
-        alone = workers == 1 or workers < count_cores() or baselines.wait(0.0)
-        return workers if alone else workers - 1
+        if workers == 1 or workers < count_cores():
+            return workers
+        compiling = self.native is not None and self.native.busy
+        return max(1, workers - (not baselines.wait(0.0)) - compiling)
+
+    @contextmanager
+    def _compiled(self) -> Iterator[None]:
+        """Have the fast engine ready, or on its way, before a group is planned."""
+        if self.device == "cpu":
+            wait = self.counted or self.timeless
+            self.native = Readiness(self.nursery, wait, self.note)
+        try:
+            yield
+        finally:
+            if self.native is not None:
+                self.native.close()
+
+    def _dense(self) -> str:
+        """The engine of dense networks."""
+        return "stacked" if self.native is None else self.native.engine
 
     def _end_jobs(self) -> None:
         """End what still runs: at the deadline with what it has, at an interrupt without a trace.
@@ -229,6 +249,7 @@ class Search:
         history = self.state.history(before)
         rng = np.random.default_rng([self.config.seed, index])
         most = (self.config.candidates or 1 << 30) - self.state.proposed
+        self.load = replace(self.load, dense=self._dense())
         speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
         for _ in range(PROPOSALS):
@@ -256,7 +277,7 @@ class Search:
                 self.note(denied, once=candidates[0].family)
             if members:
                 names = [name_of(self.controller)] * members
-                engine = engine_for(candidates[0], self.own)
+                engine = engine_for(candidates[0], self.own, dense=self.load.dense)
                 group = candidates[:members]
                 return make_group(index, group, names[: len(group)], epochs, self.load, engine)
             if passes(candidates[0], self.load) <= 1.0:

@@ -77,8 +77,8 @@ class Own:
         return known[name]
 
 
-def engine_for(candidate: Candidate, own: Own, wanted: str = "auto") -> str:
-    """The engine that trains a candidate: with "auto" the one its optimizer asks for, or `stacked`.
+def engine_for(candidate: Candidate, own: Own, wanted: str = "auto", dense: str = "stacked") -> str:
+    """The engine that trains a candidate: with "auto" the one its optimizer asks for, or `dense`.
 
     Raises ConfigError for an unknown engine and for one that cannot run the optimizer.
     """
@@ -86,7 +86,7 @@ def engine_for(candidate: Candidate, own: Own, wanted: str = "auto") -> str:
 
     only = own.optimizer(candidate.optimizer).engine
     if wanted == "auto":
-        return only or "stacked"
+        return only or dense
     check_known("engine", wanted, ENGINES, ConfigError)
     if only not in ("", wanted):
         raise ConfigError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,6 @@ from adanet_py.training.batches import rows_per_step
 from adanet_py.training.general import GENERAL
 
 MEMBERS = 8  # candidates of a group, where time allows
-FLOPS = 2.0e10  # per second and core, before anything is measured
-STEP_SECONDS = 2.0e-3  # of a step, whatever its size
 ROW_EPOCHS = 6.0e5  # rows x epochs a candidate is trained for, within the bounds below
 EPOCHS = (12, 160)
 LONGER = (1.0, 4.0)  # bounds of sqrt(minutes), by which more time lengthens the training
@@ -31,10 +30,24 @@ EVALUATIONS = 30  # per candidate
 PATIENCE = int(GENERAL["patience"].default)  # type: ignore[arg-type]  # evaluations
 RUNGS = ((1 / 8, 1 / 2), (1 / 3, 1 / 4))  # (share of the steps, share of the members that stay)
 SHARES = 4  # a group may take a quarter of a worker's time
-GRADIENT_SECONDS = 1.0e-3  # of a gradient of one member on the engine `separate`, whatever its size
 SEPARATE_MEMBERS = 2  # candidates of a group there, where they gain nothing from each other
 LATEST = 64  # results the speed is measured by
 CURVED_STEPS = (3, 30)  # steps that cost several gradients: the fewest worth a start, and enough
+
+
+class Pace(NamedTuple):
+    """What a step takes on one core before anything is measured, in seconds whatever its size."""
+
+    shared: float  # by all members
+    each: float  # of one member's gradient
+    flops: float  # per second
+
+
+PACES: dict[str, Pace] = {
+    "native": Pace(0.0, 2.0e-5, 6.0e10),
+    "stacked": Pace(2.0e-3, 0.0, 2.0e10),
+    "separate": Pace(0.0, 1.0e-3, 2.0e10),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Workload:
     seconds: float | None = None  # of one worker, for everything; None: no time budget
     order_seed: int = 0
     own: Own = field(default_factory=Own)
+    dense: str = "stacked"  # engine of dense networks
 
 
 def step_flops(candidate: Candidate, load: Workload) -> float:
@@ -78,10 +92,10 @@ def passes(candidate: Candidate, load: Workload) -> float:
 
 def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed: float) -> float:
     """Estimated seconds of a step of a group of `members` on one core."""
-    flops = step_flops(candidate, load) / (FLOPS * speed)
-    if engine_for(candidate, load.own) == "stacked":
-        return STEP_SECONDS + members * flops
-    return members * passes(candidate, load) * (load.folds * GRADIENT_SECONDS + flops)
+    pace = PACES[engine_for(candidate, load.own, dense=load.dense)]
+    flops = step_flops(candidate, load) / (pace.flops * speed)
+    gradients = passes(candidate, load)
+    return pace.shared + members * gradients * (load.folds * pace.each + flops)
 
 
 def measured_speed(history: History, load: Workload) -> float:
@@ -89,15 +103,15 @@ def measured_speed(history: History, load: Workload) -> float:
     ratios = []
     for result in history.results[-LATEST:]:
         if result.steps and result.seconds > 0.05 and result.status.usable:
-            # Overhead per step is shared by the members of a group; their number is not known
-            # here, so it is counted in full only once per `MEMBERS`.
-            overhead = STEP_SECONDS * result.steps / MEMBERS
-            flops = step_flops(result.candidate, load) * result.steps
-            if engine_for(result.candidate, load.own) != "stacked":
-                gradients = passes(result.candidate, load)
-                overhead = GRADIENT_SECONDS * load.folds * gradients * result.steps
-                flops *= gradients
-            ratios.append(flops / max(result.seconds - overhead, 0.3 * result.seconds) / FLOPS)
+            # What the members of a group share is counted once per `MEMBERS`: their number is not
+            # known here.
+            pace = PACES.get(result.engine, PACES["stacked"])
+            gradients = passes(result.candidate, load)
+            overhead = pace.shared / MEMBERS + pace.each * load.folds * gradients
+            overhead *= result.steps
+            flops = step_flops(result.candidate, load) * result.steps * gradients
+            busy = max(result.seconds - overhead, 0.3 * result.seconds)
+            ratios.append(flops / busy / pace.flops)
     return float(np.clip(statistics.median(ratios), 0.05, 20.0)) if len(ratios) >= 3 else 1.0
 
 
@@ -147,7 +161,7 @@ def size_group(
 
     `left` are the seconds until the deadline, `most` the candidates still wanted.
     """
-    separate = engine_for(candidate, load.own) != "stacked"
+    separate = bool(load.own.optimizer(candidate.optimizer).engine)
     epochs = planned_epochs(candidate, load)
     members = min(SEPARATE_MEMBERS if separate else MEMBERS, most)
     if load.seconds is None:

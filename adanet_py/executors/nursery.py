@@ -21,12 +21,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
+from adanet_py.training.engines import native
+
 FORKS = sys.platform == "linux"
 # Memory a worker frees is kept for its next step: fresh large allocations are the slowest thing in
 # small-network training on a CPU.
 WORKER_ENV = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "67108864"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PRELOAD = ("adanet_py.training.jobs",)  # what workers need
+COMPILED = ("adanet_py.training.engines.native.loaded",)  # where it is there already
 MOST_DEATHS = 3  # of fork servers before processes are started afresh
 
 
@@ -37,7 +40,7 @@ def make_nursery(workers: int | None = None) -> Nursery:
     """
     nursery = Nursery(environment(1) | WORKER_ENV)
     if workers != 0:
-        nursery.start(PRELOAD)
+        nursery.start((*PRELOAD, *COMPILED) if native.is_ready() else PRELOAD)
     return nursery
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from adanet_py.errors import RunError
 from adanet_py.journal import write_atomic
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
-from adanet_py.training.engines import make_engine
+from adanet_py.training.engines import UnsuitedError, make_engine
 from adanet_py.training.engines.program import Program
 from adanet_py.training.engines.storing import UnstorableError
 from adanet_py.training.probe import is_due
@@ -50,6 +50,7 @@ class Track:
     seconds: float = 0.0
     weights: dict[str, Tensor] = field(default_factory=dict)
     outputs: np.ndarray | None = None  # of the best weights on the validation rows [N, C]
+    engine: str = ""  # that trained it
 
     _PLAIN = ("best_error", "best_step", "stale", "temperature", "steps", "seconds")
 
@@ -86,8 +87,8 @@ class Plan:
 def train(program: Program, plan: Plan) -> list[Track]:
     """Train all candidates of the group; one `Track` each, in the group's order."""
     group = plan.group
-    tracks = [Track(c) for c in program.candidates]
-    engine = make_engine(group.engine, program)
+    engine, name = _engine(program, plan)
+    tracks = [Track(c, engine=name) for c in program.candidates]
     step = _restore(engine, tracks, plan.checkpoint) if plan.checkpoint else 0
     limit = group.steps if group.stop_at is None else min(group.stop_at, group.steps)
     started, saved = time.monotonic(), time.monotonic()
@@ -121,6 +122,18 @@ def train(program: Program, plan: Plan) -> list[Track]:
     for c in engine.alive:
         tracks[c].status = Status.COMPLETE if step >= group.steps else Status.DEADLINE
     return tracks
+
+
+def _engine(program: Program, plan: Plan) -> tuple[Any, str]:
+    """The engine the group asks for and its name, or the stacked one, saying so."""
+    wanted = plan.group.engine
+    try:
+        return make_engine(wanted, program), wanted
+    except UnsuitedError as why:
+        name = program.candidates[0].architecture
+        message = f"Engine {wanted!r} cannot train {name}: {why}. It trains on 'stacked'."
+        plan.emit({"kind": "note", "message": message, "once": message})
+        return make_engine("stacked", program), "stacked"
 
 
 def _follow(engine: Any, tracks: list[Track], scorer: Scorer, step: int) -> None:

@@ -305,7 +305,7 @@ def _finish(
         latency_ms=cost.latency_ms,
         message=sentence(status, track.curve, plan.scorer.metric.greater_is_better),
     )
-    result = _describe(result, group, position)
+    result = _describe(result, group, position).replace(engine=track.engine)
     if not status.usable or track.outputs is None:
         return result
     temperature = plan.scorer.temperature(track.outputs)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from adanet_py.training.engines import native
+
 if TYPE_CHECKING:
     from adanet_py.training.engines.program import Program
 
@@ -25,8 +27,17 @@ ENGINES: dict[str, tuple[str, str]] = {
 }
 
 
+class UnsuitedError(Exception):
+    """Why an engine cannot run a program."""
+
+
 def make_engine(name: str, program: Program) -> Any:
-    """Build the engine called `name`; loads torch."""
+    """Build the engine called `name`; loads torch.
+
+    Raises UnsuitedError if it cannot run the program.
+    """
+    if name == "native" and not native.is_installed():
+        raise UnsuitedError("numba is not installed (pip install 'adanet_py[native]')")
     module, _, attribute = ENGINES[name][0].partition(":")
     engine: Callable[[Program], Any] = getattr(import_module(module), attribute)
     return engine(program)

@@ -1,21 +1,14 @@
-"""Compiling with numba, and where compiled code is kept.
-
-The cache of numba looks at the file of a function alone; a change of what it calls would go
-unnoticed. So the folder is named after the content of all files of this package, and after numba.
-"""
+"""Compiling with numba, and keeping what was compiled."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
 import shutil
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+
+from adanet_py.training.engines.native import cache_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,16 +23,6 @@ inlined: Callable[[F], F] = numba.njit(
 )
 
 
-@functools.cache
-def cache_folder() -> Path:
-    """Where compiled code of this version of the package lies."""
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "adanet_py" / f"native-{digest.hexdigest()[:16]}"
-
-
 def entry(function: F) -> F:
     """Compile a function that is called from Python, once per machine."""
     folder = cache_folder()
@@ -47,7 +30,7 @@ def entry(function: F) -> F:
         if not folder.exists():
             for old in folder.parent.glob("native-*"):
                 shutil.rmtree(old, ignore_errors=True)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return kernel(function)  # compiled in every process
     before = numba.config.CACHE_DIR

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adanet_py.training.batches import noise_starts
+from adanet_py.training.engines import UnsuitedError
 from adanet_py.training.engines.native import losses, updates
 from adanet_py.training.engines.native.blas import address, one_thread
 from adanet_py.training.engines.native.tape import Member, Space, Table
@@ -34,6 +35,7 @@ from adanet_py.training.engines.native.training import (
 from adanet_py.training.engines.native.translate import translate
 from adanet_py.training.engines.program import Program, numeric_values
 from adanet_py.training.engines.stacked import StackedEngine
+from adanet_py.training.losses import LOSSES
 from adanet_py.training.optimizers import OPTIMIZERS, Part
 from adanet_py.training.probe import PROBE_ROWS
 
@@ -47,10 +49,11 @@ Array = npt.NDArray[Any]
 class NativeEngine(StackedEngine):
     """Advances C candidates in F folds; see `Program` for the order of the members.
 
-    Raises Untranslatable for a network that compiled code cannot run.
+    Raises UnsuitedError for what compiled code cannot run.
     """
 
     def __init__(self, program: Program) -> None:
+        _check(program)
         self._chunk = FIRST_STEPS
         self._net: Net | None = None
         super().__init__(program)
@@ -280,6 +283,17 @@ class NativeEngine(StackedEngine):
                 self._outputs(m, weights, running, rows[int(self._fold[m])], found)
                 dead.append(found[0] / found[1] if found[1] else np.nan)
         return self._measured | {"dead_units": torch.tensor(dead, dtype=self.program.dtype)}
+
+
+def _check(program: Program) -> None:
+    if program.device.type != "cpu":
+        raise UnsuitedError(f"it runs on a CPU, not on {program.device}")
+    precision = program.candidates[0].static.get("precision", "float32")
+    if precision != "float32":
+        raise UnsuitedError(f"it does not compute in {precision}")
+    name = program.loss.name
+    if name not in losses.CODES or program.losses[name] is not LOSSES[name]:
+        raise UnsuitedError(f"the loss {name} is not compiled")
 
 
 def _batch(rows: Array) -> Steps:

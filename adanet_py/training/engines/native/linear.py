@@ -81,7 +81,10 @@ def spread(x, scale, y, rows, members):  # type: ignore[no-untyped-def]
     for r in range(rows):
         row = x[r * d : (r + 1) * d]
         for m in range(members):
-            s, out = scale[m * d : (m + 1) * d], y[(r * members + m) * d : (r * members + m + 1) * d]
+            s, out = (
+                scale[m * d : (m + 1) * d],
+                y[(r * members + m) * d : (r * members + m + 1) * d],
+            )
             for j in range(d):
                 out[j] = row[j] * s[j]
 

@@ -161,7 +161,9 @@ def row_loss(kind, z, dz, members, y, balance, ratio, offset, share, knobs):  # 
 
 
 @kernel
-def batch_loss(kind, z, members, target, weight, offset, balance, ratio, rows, own, share, knobs, row):  # type: ignore[no-untyped-def]
+def batch_loss(
+    kind, z, members, target, weight, offset, balance, ratio, rows, own, share, knobs, row
+):  # type: ignore[no-untyped-def]
     """The weighted sum of the losses of z [B, M, C] times `share`; z becomes its gradient.
 
     `rows` [B] are places in target [N, T], weight and offset ([N] or empty). With `own` < 1 a row
@@ -185,5 +187,3 @@ def batch_loss(kind, z, members, target, weight, offset, balance, ratio, rows, o
         for j in range(size):
             one[j] = row[j]
     return total
-
-

@@ -94,16 +94,40 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
             members = op[P3]
             bias = w[op[B] : op[B] + size] if op[B] >= 0 else space.zeros[:size]
             y = y[: count * members * out]
-            pointwise.activate(op[P1], x[: count * members * size], y, bias, space.mask, member.noise, place, knob if train else 0.0, count, members, op[P2] != 0)
+            pointwise.activate(
+                op[P1],
+                x[: count * members * size],
+                y,
+                bias,
+                space.mask,
+                member.noise,
+                place,
+                knob if train else 0.0,
+                count,
+                members,
+                op[P2] != 0,
+            )
             if found.size:
                 pointwise.dead_units(y, count, space.low, space.high, found)
         elif kind == NUMERIC:
             strength = knob if train else 0.0
-            inputs.take_numeric(table.numeric, rows, keep, y[op[P1] :], out, member.noise, place, strength, table.quantiles)
+            inputs.take_numeric(
+                table.numeric,
+                rows,
+                keep,
+                y[op[P1] :],
+                out,
+                member.noise,
+                place,
+                strength,
+                table.quantiles,
+            )
         elif kind == ONE_HOT:
             inputs.one_hot(table.category, rows, keep, op[P2], op[P3], y[op[P1] :], out, size)
         elif kind == TABLE:
-            inputs.look_up(table.category, rows, keep, op[P2], op[P3], w[op[W] :], y[op[P1] :], out, size)
+            inputs.look_up(
+                table.category, rows, keep, op[P2], op[P3], w[op[W] :], y[op[P1] :], out, size
+            )
         elif kind == BINS or kind == WAVES:
             encoded, width = arena[op[P5] * room :], op[P3]
             step = width if kind == BINS else width + 1
@@ -114,22 +138,48 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
                 inputs.encode_waves(x, size, encoded, count, op[P2], w[op[P4] :], w[phase:], knob)
                 inputs.copy_columns(x, size, y, out, op[P1] + width, step, count)
             target = y[op[P1] :]
-            linear.parts_product(blas, encoded, size * op[P2], w[op[W] :], target, out, size, step, count, op[P2], width)
+            linear.parts_product(
+                blas,
+                encoded,
+                size * op[P2],
+                w[op[W] :],
+                target,
+                out,
+                size,
+                step,
+                count,
+                op[P2],
+                width,
+            )
             inputs.embed(target, out, size, step, count, w[op[B] :], width)
         elif kind == MIXUP:
             inputs.mix(x[: count * size], y, count, blend if train else 1.0)
         elif kind == ROW_NORM:
             n = count * op[P3]
             bias = w[op[B] : op[B] + size] if op[B] >= 0 else _none(w)
-            norms.row_norm(x[: n * size], y, w[op[W] :], bias, arena[op[P4] * room :], n, op[P1], op[B] >= 0)
+            norms.row_norm(
+                x[: n * size], y, w[op[W] :], bias, arena[op[P4] * room :], n, op[P1], op[B] >= 0
+            )
         elif kind == BATCH_NORM:
             mean = member.running[op[P1] : op[P1] + size]
             var = member.running[op[P2] : op[P2] + size]
-            norms.batch_norm(x[: count * size], y, w[op[W] : op[W] + size], w[op[B] :], mean, var, space.fixed[op[P4] :], count, train)
+            norms.batch_norm(
+                x[: count * size],
+                y,
+                w[op[W] : op[W] + size],
+                w[op[B] :],
+                mean,
+                var,
+                space.fixed[op[P4] :],
+                count,
+                train,
+            )
         elif kind == ADD:
             share = knob if train else 0.0
             if share > 0.0:
-                pointwise.add_branch(x, arena[op[P1] * room :][: count * size], y, member.noise, place, share, count)
+                pointwise.add_branch(
+                    x, arena[op[P1] * room :][: count * size], y, member.noise, place, share, count
+                )
             else:
                 pointwise.add(x, arena[op[P1] * room :][: count * size], y)
         elif kind == SPREAD:
@@ -139,7 +189,9 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
             linear.scale_rows(x, w[op[W] : op[W] + size], bias, y, count)
         else:  # MEMBERS
             m = op[P1]
-            linear.parts_product(blas, x, m * size, w[op[W] :], y, m * out, m, out, count, size, out)
+            linear.parts_product(
+                blas, x, m * size, w[op[W] :], y, m * out, m, out, count, size, out
+            )
             pointwise.add_rows(y, w[op[B] : op[B] + m * out], count)
 
 
@@ -166,7 +218,9 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
             if op[B] >= 0:
                 pointwise.column_sums(dy[: n * out], n, g[op[B] : op[B] + out])
             if op[GX] >= 0:
-                linear.product_inputs(blas, dy, out, w[op[W] :], dx, size, n, size, out, op[SUM] != 0)
+                linear.product_inputs(
+                    blas, dy, out, w[op[W] :], dx, size, n, size, out, op[SUM] != 0
+                )
         elif kind == ACTIVATION:
             n = count * op[P3]
             db = g[op[B] : op[B] + size] if op[B] >= 0 else _none(g)
@@ -174,17 +228,55 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
             if op[GX] != op[X]:
                 pointwise.copy(x[: n * size], dx)
         elif kind == TABLE:
-            inputs.look_up_backward(table.category, rows, keep, op[P2], op[P3], g[op[W] :], dy[op[P1] :], out, size)
+            inputs.look_up_backward(
+                table.category, rows, keep, op[P2], op[P3], g[op[W] :], dy[op[P1] :], out, size
+            )
         elif kind == BINS or kind == WAVES:
             encoded, width = arena[op[P5] * room :], op[P3]
             step = width if kind == BINS else width + 1
             source = dy[op[P1] :]
-            linear.parts_weights(blas, encoded, size * op[P2], source, out, g[op[W] :], size, step, count, op[P2], width, add)
+            linear.parts_weights(
+                blas,
+                encoded,
+                size * op[P2],
+                source,
+                out,
+                g[op[W] :],
+                size,
+                step,
+                count,
+                op[P2],
+                width,
+                add,
+            )
             inputs.embed_backward(source, out, size, step, count, g[op[B] :], width)
             if kind == WAVES:
                 phase = op[P4] + size * op[P2]
-                linear.parts_inputs(blas, source, out, w[op[W] :], encoded, size * op[P2], size, step, count, op[P2], width)
-                inputs.encode_waves_backward(x, size, encoded, count, op[P2], w[op[P4] :], w[phase:], g[op[P4] :], g[phase:], knob)
+                linear.parts_inputs(
+                    blas,
+                    source,
+                    out,
+                    w[op[W] :],
+                    encoded,
+                    size * op[P2],
+                    size,
+                    step,
+                    count,
+                    op[P2],
+                    width,
+                )
+                inputs.encode_waves_backward(
+                    x,
+                    size,
+                    encoded,
+                    count,
+                    op[P2],
+                    w[op[P4] :],
+                    w[phase:],
+                    g[op[P4] :],
+                    g[phase:],
+                    knob,
+                )
         elif kind == MIXUP:
             if op[GX] >= 0:
                 inputs.mix_backward(dy, dx[: count * size], count, blend)
@@ -192,9 +284,32 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
             n = count * op[P3]
             centered = op[B] >= 0
             db = g[op[B] :] if centered else _none(g)
-            norms.row_norm_backward(x[: n * size], dy, dx, w[op[W] :], g[op[W] :], db, arena[op[P4] * room :], n, op[P1], centered, op[SUM] != 0)
+            norms.row_norm_backward(
+                x[: n * size],
+                dy,
+                dx,
+                w[op[W] :],
+                g[op[W] :],
+                db,
+                arena[op[P4] * room :],
+                n,
+                op[P1],
+                centered,
+                op[SUM] != 0,
+            )
         elif kind == BATCH_NORM:
-            norms.batch_norm_backward(x[: count * size], dy, dx, w[op[W] : op[W] + size], g[op[W] :], g[op[B] :], space.fixed[op[P4] :], count, space.fixed[op[P4] + 2 * size :], op[SUM] != 0)
+            norms.batch_norm_backward(
+                x[: count * size],
+                dy,
+                dx,
+                w[op[W] : op[W] + size],
+                g[op[W] :],
+                g[op[B] :],
+                space.fixed[op[P4] :],
+                count,
+                space.fixed[op[P4] + 2 * size :],
+                op[SUM] != 0,
+            )
         elif kind == ADD:
             if op[P2] >= 0:  # the branch has a gradient of its own
                 du = arena[op[P2] * room :][: count * size]
@@ -203,13 +318,19 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
                 else:
                     pointwise.copy(dy[: count * size], du)
         elif kind == SPREAD:
-            linear.spread_backward(x[: count * size], w[op[W] :], dy, g[op[W] :], count, op[P1], op[GX] >= 0)
+            linear.spread_backward(
+                x[: count * size], w[op[W] :], dy, g[op[W] :], count, op[P1], op[GX] >= 0
+            )
         elif kind == SCALE:
             db = g[op[B] : op[B] + size] if op[B] >= 0 else _none(g)
             linear.scale_backward(x, w[op[W] : op[W] + size], dy, g[op[W] :], db, count)
         elif kind == MEMBERS:
             m = op[P1]
-            linear.parts_weights(blas, x, m * size, dy, m * out, g[op[W] :], m, out, count, size, out, add)
+            linear.parts_weights(
+                blas, x, m * size, dy, m * out, g[op[W] :], m, out, count, size, out, add
+            )
             pointwise.column_sums(dy[: count * m * out], count, g[op[B] : op[B] + m * out])
             if op[GX] >= 0:
-                linear.parts_inputs(blas, dy, m * out, w[op[W] :], dx, m * size, m, out, count, size, out)
+                linear.parts_inputs(
+                    blas, dy, m * out, w[op[W] :], dx, m * size, m, out, count, size, out
+                )

@@ -102,5 +102,7 @@ def work(wanted, net, table, member, space, steps, state, first, out, found):  #
                 for i in range(member.w.size):
                     state.average[i] += share * (member.w[i] - state.average[i])
                 for i in range(member.running.size):
-                    state.average_running[i] += share * (member.running[i] - state.average_running[i])
+                    state.average_running[i] += share * (
+                        member.running[i] - state.average_running[i]
+                    )
     return total

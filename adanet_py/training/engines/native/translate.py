@@ -16,15 +16,12 @@ from torch import nn
 from adanet_py.architectures import layers, norms
 from adanet_py.architectures.activations import Gated, name_of
 from adanet_py.architectures.perturbations import Dropout, DropPath
+from adanet_py.training.engines import UnsuitedError
 from adanet_py.training.engines.native import pointwise, tape
 from adanet_py.training.engines.program import noisy_layers
 from adanet_py.training.optimizers import Part
 
 NONE = -1
-
-
-class Untranslatable(Exception):  # noqa: N818 - not an error: another engine takes the module
-    """Why compiled code cannot run a module."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,8 @@ class _Translator:
         encoded = self.value(n * size)
         own = {
             "X": raw.at, "IN": n, "P1": 0, "P2": size, "P3": width, "P5": encoded.at,
-            "W": self.parameter(module.linear, "weight"), "B": self.parameter(module.linear, "bias"),
+            "W": self.parameter(module.linear, "weight"),
+            "B": self.parameter(module.linear, "bias"),
         }  # fmt: skip
         if isinstance(module, layers.PiecewiseLinear):
             place = len(self.constants)
@@ -153,7 +151,7 @@ class _Translator:
             return int(n * width)
         frequency, phase = self.parameter(module, "frequency"), self.parameter(module, "phase")
         if phase != frequency + n * size:
-            raise Untranslatable("frequency and phase of its periodic embedding are not neighbours")
+            raise UnsuitedError("frequency and phase of its periodic embedding are not neighbours")
         knob = self.knob(module, "frequency")
         self.add(tape.WAVES, P4=frequency, KNOB=knob, **own, **target)
         return int(n * (width + 1))
@@ -166,7 +164,7 @@ class _Translator:
             before = modules[number - 1] if number else None
             if isinstance(module, Dropout):
                 if before is None or name_of(before) is None:
-                    raise Untranslatable("it has dropout elsewhere than after an activation")
+                    raise UnsuitedError("it has dropout elsewhere than after an activation")
                 continue  # done with the activation
             if isinstance(module, layers.Linear):
                 x = self.linear(module, x, members, follows)
@@ -186,7 +184,7 @@ class _Translator:
             elif (name := name_of(module)) is not None:
                 x = self.activation(name, module, x, members, before, follows)
             else:
-                raise Untranslatable(f"it has a layer {type(module).__name__}")
+                raise UnsuitedError(f"it has a layer {type(module).__name__}")
         return x, members
 
     def linear(
@@ -261,12 +259,12 @@ class _Translator:
     def residual(self, module: layers.Residual, x: Value) -> Value:
         """y = x + branch(x). All values of the stream share one gradient."""
         if x.gradient == x.at or x.gradient == NONE:
-            raise Untranslatable("it has a residual block after something else than a linear layer")
+            raise UnsuitedError("it has a residual block after something else than a linear layer")
         parts = list(module.layers)
         dropped = parts[-1] if isinstance(parts[-1], DropPath) else None
         branch, members = self.body(parts[: len(parts) - (dropped is not None)], x, 1)
         if members != 1 or branch.width != x.width or branch.gradient != branch.at:
-            raise Untranslatable("it has a residual block of another shape")
+            raise UnsuitedError("it has a residual block of another shape")
         acts = dropped is not None and self.drops
         own = NONE
         if acts:
@@ -323,12 +321,12 @@ class _Translator:
 def translate(module: nn.Module, parts: Sequence[Part], drops: bool, mixes: bool) -> Translation:
     """The operations of a module; `drops`, `mixes`: anybody drops branches or mixes rows.
 
-    Raises Untranslatable.
+    Raises UnsuitedError.
     """
     if type(module) is not layers.Network or type(module.inputs) is not layers.Inputs:
-        raise Untranslatable("it is not a Network of Inputs and a Sequential")
+        raise UnsuitedError("it is not a Network of Inputs and a Sequential")
     if not isinstance(module.body, nn.Sequential) or not module.inputs.features:
-        raise Untranslatable("it is not a Network of Inputs and a Sequential")
+        raise UnsuitedError("it is not a Network of Inputs and a Sequential")
     state = _Translator(
         {p.name: p for p in parts},
         list(noisy_layers(module)),
@@ -349,7 +347,7 @@ def translate(module: nn.Module, parts: Sequence[Part], drops: bool, mixes: bool
     else:
         x, members = state.body(body, x, 1)
     if x.gradient != x.at:
-        raise Untranslatable("it ends in a residual block")
+        raise UnsuitedError("it ends in a residual block")
     return Translation(
         np.array(state.ops, np.int64),
         state.columns,
