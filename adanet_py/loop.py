@@ -182,7 +182,7 @@ class Search:
             self._save_best()
 
     def _room(self, baselines: BaselineThread) -> int:
-        """How many groups may train now, beside baselines that are fitted and code that compiles."""
+        """How many groups may train now, beside the fitting of baselines and a compilation."""
         workers = self.executor.capacity
         if workers == 1 or workers < count_cores():
             return workers

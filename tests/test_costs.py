@@ -154,7 +154,8 @@ def test_a_search_says_the_cost_once_and_repeats_bit_by_bit(tmp_path: Any) -> No
 def test_what_is_too_costly_for_the_time_is_said_and_others_are_tried(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "GRADIENT_SECONDS", 1e3)
+    slow = plan.PACES["separate"]._replace(each=1e3)
+    monkeypatch.setitem(plan.PACES, "separate", slow)
     space = SPACE | {
         "optimizers": {"newton": {}, "adam": {"lr": {"float": [0.001, 0.1], "log": True}}},
         "start": [{"architecture": "mlp", "optimizer": "newton"}],

@@ -126,7 +126,7 @@ def test_sampling_regimes_differ_in_steps_and_are_bounded(rows: int) -> None:
     per_epoch = max(1, round(rows / 256))
     assert steps("mini_batch") == plan.full_epochs(rows) * per_epoch
     # A time budget may cut the only epoch of a large table short.
-    assert steps("one_sample", seconds=60.0) < 60.0 / plan.SHARES / plan.STEP_SECONDS
+    assert steps("one_sample", seconds=60.0) < 60.0 / plan.SHARES / plan.PACES["stacked"].shared
 
 
 def test_more_time_and_more_speed_never_buy_less() -> None:

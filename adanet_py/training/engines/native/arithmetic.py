@@ -31,7 +31,7 @@ _C0, _C1, _C2 = _f(2.443315711809948e-5), _f(-1.388731625493765e-3), _f(4.166664
 
 
 @register_jitable
-def _exp32(x):  # type: ignore[no-untyped-def]
+def _exp32(x):
     # A NaN must stay one: both comparisons are false for it.
     x = _HIGH if x > _HIGH else x
     x = _LOW if x < _LOW else x
@@ -45,7 +45,7 @@ def _exp32(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _erf32(x):  # type: ignore[no-untyped-def]
+def _erf32(x):
     a = abs(x)
     t = _ONE / (_ONE + _P * a)
     p = ((((_A5 * t + _A4) * t + _A3) * t + _A2) * t + _A1) * t
@@ -54,7 +54,7 @@ def _erf32(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _sine32(x, quarter):  # type: ignore[no-untyped-def]
+def _sine32(x, quarter):
     """sin(x + quarter pi / 2)."""
     n = np.floor(x * _TWO_OVER_PI + _HALF)
     r = x - n * _PI_A
@@ -89,41 +89,41 @@ def cosine(x: Any) -> Any:
 
 
 @overload(exp)
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x):
     if x is types.float32:
         return lambda x: _exp32(x)
     return lambda x: math.exp(x)
 
 
 @overload(tanh)
-def _tanh(x):  # type: ignore[no-untyped-def]
+def _tanh(x):
     if x is types.float32:
         return lambda x: _ONE - _TWO / (_exp32(_TWO * x) + _ONE)
     return lambda x: math.tanh(x)
 
 
 @overload(erf)
-def _erf(x):  # type: ignore[no-untyped-def]
+def _erf(x):
     if x is types.float32:
         return lambda x: _erf32(x)
     return lambda x: math.erf(x)
 
 
 @overload(sine)
-def _sine(x):  # type: ignore[no-untyped-def]
+def _sine(x):
     if x is types.float32:
         return lambda x: _sine32(x, 0)
     return lambda x: math.sin(x)
 
 
 @overload(cosine)
-def _cosine(x):  # type: ignore[no-untyped-def]
+def _cosine(x):
     if x is types.float32:
         return lambda x: _sine32(x, 1)
     return lambda x: math.cos(x)
 
 
 @register_jitable
-def sigmoid(x):  # type: ignore[no-untyped-def]
+def sigmoid(x):
     one = type(x)(1)
     return one / (one + exp(-x))

@@ -102,4 +102,4 @@ def _call(
     return signature, generate
 
 
-call = _call
+call: Any = _call

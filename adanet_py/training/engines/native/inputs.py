@@ -14,7 +14,7 @@ TWO_PI = 6.283185307179586476925
 
 
 @kernel
-def take_numeric(numeric, rows, keep, y, ldy, noise, place, strength, quantiles):  # type: ignore[no-untyped-def]
+def take_numeric(numeric, rows, keep, y, ldy, noise, place, strength, quantiles):
     """y [B, n], rows ldy apart: the numeric columns, with noise of that strength."""
     n = numeric.shape[1]
     real = y.dtype.type
@@ -35,7 +35,7 @@ def take_numeric(numeric, rows, keep, y, ldy, noise, place, strength, quantiles)
 
 
 @kernel
-def code_of(category, rows, keep, r, column, skipped):  # type: ignore[no-untyped-def]
+def code_of(category, rows, keep, r, column, skipped):
     """The code of row r; `skipped` columns come before the first categorical one in `keep`."""
     if keep.size and not keep[skipped + column]:
         r = r - 1 if r else rows.size - 1
@@ -43,7 +43,7 @@ def code_of(category, rows, keep, r, column, skipped):  # type: ignore[no-untype
 
 
 @kernel
-def one_hot(category, rows, keep, column, skipped, y, ldy, size):  # type: ignore[no-untyped-def]
+def one_hot(category, rows, keep, column, skipped, y, ldy, size):
     """y [B, size - 1]: 1 at code - 1; code 0 (missing or unseen) is all zeros."""
     one, zero = y.dtype.type(1), y.dtype.type(0)
     for r in range(rows.size):
@@ -56,7 +56,7 @@ def one_hot(category, rows, keep, column, skipped, y, ldy, size):  # type: ignor
 
 
 @kernel
-def look_up(category, rows, keep, column, skipped, table, y, ldy, width):  # type: ignore[no-untyped-def]
+def look_up(category, rows, keep, column, skipped, table, y, ldy, width):
     """y [B, width] = table[code]."""
     for r in range(rows.size):
         code = code_of(category, rows, keep, r, column, skipped)
@@ -66,7 +66,7 @@ def look_up(category, rows, keep, column, skipped, table, y, ldy, width):  # typ
 
 
 @kernel
-def look_up_backward(category, rows, keep, column, skipped, dtable, dy, ldy, width):  # type: ignore[no-untyped-def]
+def look_up_backward(category, rows, keep, column, skipped, dtable, dy, ldy, width):
     """Add to dtable."""
     for r in range(rows.size):
         code = code_of(category, rows, keep, r, column, skipped)
@@ -76,7 +76,7 @@ def look_up_backward(category, rows, keep, column, skipped, dtable, dy, ldy, wid
 
 
 @kernel
-def encode_bins(x, n, y, rows, bins, constants):  # type: ignore[no-untyped-def]
+def encode_bins(x, n, y, rows, bins, constants):
     """y [B, n, bins]: piecewise-linear encoding of x [B, n].
 
     `constants` [4, n, bins] are start, scale, low and high of each bin.
@@ -97,7 +97,7 @@ def encode_bins(x, n, y, rows, bins, constants):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def encode_waves(x, n, y, rows, waves, frequency, phase, scale):  # type: ignore[no-untyped-def]
+def encode_waves(x, n, y, rows, waves, frequency, phase, scale):
     """y [B, n, waves] = cos(2 pi scale frequency x + phase) of x [B, n]."""
     factor = x.dtype.type(scale) * x.dtype.type(TWO_PI)
     for r in range(rows):
@@ -110,7 +110,7 @@ def encode_waves(x, n, y, rows, waves, frequency, phase, scale):  # type: ignore
 
 
 @kernel
-def encode_waves_backward(x, n, dy, rows, waves, frequency, phase, dfrequency, dphase, scale):  # type: ignore[no-untyped-def]
+def encode_waves_backward(x, n, dy, rows, waves, frequency, phase, dfrequency, dphase, scale):
     """Add to dfrequency and dphase [n, waves]."""
     factor = x.dtype.type(scale) * x.dtype.type(TWO_PI)
     for r in range(rows):
@@ -127,7 +127,7 @@ def encode_waves_backward(x, n, dy, rows, waves, frequency, phase, dfrequency, d
 
 
 @kernel
-def embed(y, ldy, parts, step, rows, bias, width):  # type: ignore[no-untyped-def]
+def embed(y, ldy, parts, step, rows, bias, width):
     """Add the bias [n, width] of every column's map to its part of y, `step` apart."""
     for r in range(rows):
         for p in range(parts):
@@ -138,7 +138,7 @@ def embed(y, ldy, parts, step, rows, bias, width):  # type: ignore[no-untyped-de
 
 
 @kernel
-def embed_backward(dy, ldy, parts, step, rows, dbias, width):  # type: ignore[no-untyped-def]
+def embed_backward(dy, ldy, parts, step, rows, dbias, width):
     """Add to dbias [n, width]."""
     for r in range(rows):
         for p in range(parts):
@@ -149,7 +149,7 @@ def embed_backward(dy, ldy, parts, step, rows, dbias, width):  # type: ignore[no
 
 
 @kernel
-def copy_columns(x, n, y, ldy, first, step, rows):  # type: ignore[no-untyped-def]
+def copy_columns(x, n, y, ldy, first, step, rows):
     """y's column first + j step = x [B, n]'s column j."""
     for r in range(rows):
         for j in range(n):
@@ -157,7 +157,7 @@ def copy_columns(x, n, y, ldy, first, step, rows):  # type: ignore[no-untyped-de
 
 
 @kernel
-def mix(x, y, rows, share):  # type: ignore[no-untyped-def]
+def mix(x, y, rows, share):
     """y = x - (1 - share) (x - partner), the partner of a row being the one before it (mixup)."""
     d = x.size // rows
     rest = x.dtype.type(1.0 - share)
@@ -170,7 +170,7 @@ def mix(x, y, rows, share):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def mix_backward(dy, dx, rows, share):  # type: ignore[no-untyped-def]
+def mix_backward(dy, dx, rows, share):
     """dx = share dy + (1 - share) times dy of the row whose partner it is."""
     d = dx.size // rows
     own = dx.dtype.type(share)

@@ -7,42 +7,45 @@ from adanet_py.training.engines.native.compiling import kernel
 
 
 @kernel
-def _at(x, place):  # type: ignore[no-untyped-def]
+def _at(x, place):
     """The address of x[place]."""
     return x.ctypes.data + place * x.itemsize
 
 
 @kernel
-def product(blas, x, ldx, w, y, ldy, rows, size, out, add):  # type: ignore[no-untyped-def]
+def product(blas, x, ldx, w, y, ldy, rows, size, out, add):
     """y [rows, out] = x [rows, size] w^T, or += if `add`; w [out, size], rows ldx and ldy apart."""
     one, beta = x.dtype.type(1), x.dtype.type(add)
     call(
-        blas, TURN, KEEP, out, rows, size, one, _at(w, 0), size, _at(x, 0), ldx, beta, _at(y, 0), ldy
+        blas, TURN, KEEP, out, rows, size, one, _at(w, 0), size, _at(x, 0), ldx, beta,
+        _at(y, 0), ldy,
     )  # fmt: skip
 
 
 @kernel
-def product_weights(blas, x, ldx, dy, ldy, dw, rows, size, out, add):  # type: ignore[no-untyped-def]
+def product_weights(blas, x, ldx, dy, ldy, dw, rows, size, out, add):
     """dw [out, size] = dy^T x, or += if `add`."""
     one, beta = x.dtype.type(1), x.dtype.type(add)
     call(
-        blas, KEEP, TURN, size, out, rows, one, _at(x, 0), ldx, _at(dy, 0), ldy, beta, _at(dw, 0), size
+        blas, KEEP, TURN, size, out, rows, one, _at(x, 0), ldx, _at(dy, 0), ldy, beta,
+        _at(dw, 0), size,
     )  # fmt: skip
 
 
 @kernel
-def product_inputs(blas, dy, ldy, w, dx, ldx, rows, size, out, add):  # type: ignore[no-untyped-def]
+def product_inputs(blas, dy, ldy, w, dx, ldx, rows, size, out, add):
     """dx [rows, size] = dy w, or += if `add`."""
     one, beta = dy.dtype.type(1), dy.dtype.type(add)
     call(
-        blas, KEEP, KEEP, size, rows, out, one, _at(w, 0), size, _at(dy, 0), ldy, beta, _at(dx, 0), ldx
+        blas, KEEP, KEEP, size, rows, out, one, _at(w, 0), size, _at(dy, 0), ldy, beta,
+        _at(dx, 0), ldx,
     )  # fmt: skip
 
 
 # The same with w [size, out], one matrix per part: column groups of x and y that are `size` and
 # `out` wide.
 @kernel
-def parts_product(blas, x, ldx, w, y, ldy, parts, step, rows, size, out):  # type: ignore[no-untyped-def]
+def parts_product(blas, x, ldx, w, y, ldy, parts, step, rows, size, out):
     """y_p [rows, out] = x_p [rows, size] w_p for every part; y_p begins at column p step."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
     for p in range(parts):
@@ -53,7 +56,7 @@ def parts_product(blas, x, ldx, w, y, ldy, parts, step, rows, size, out):  # typ
 
 
 @kernel
-def parts_weights(blas, x, ldx, dy, ldy, dw, parts, step, rows, size, out, add):  # type: ignore[no-untyped-def]
+def parts_weights(blas, x, ldx, dy, ldy, dw, parts, step, rows, size, out, add):
     """dw_p [size, out] = x_p^T dy_p, or += if `add`."""
     one, beta = x.dtype.type(1), x.dtype.type(add)
     for p in range(parts):
@@ -64,7 +67,7 @@ def parts_weights(blas, x, ldx, dy, ldy, dw, parts, step, rows, size, out, add):
 
 
 @kernel
-def parts_inputs(blas, dy, ldy, w, dx, ldx, parts, step, rows, size, out):  # type: ignore[no-untyped-def]
+def parts_inputs(blas, dy, ldy, w, dx, ldx, parts, step, rows, size, out):
     """dx_p [rows, size] = dy_p w_p^T."""
     one, zero = dy.dtype.type(1), dy.dtype.type(0)
     for p in range(parts):
@@ -75,7 +78,7 @@ def parts_inputs(blas, dy, ldy, w, dx, ldx, parts, step, rows, size, out):  # ty
 
 
 @kernel
-def spread(x, scale, y, rows, members):  # type: ignore[no-untyped-def]
+def spread(x, scale, y, rows, members):
     """y [rows, M, d] = x [rows, d] scale [M, d]."""
     d = x.size // rows
     for r in range(rows):
@@ -90,7 +93,7 @@ def spread(x, scale, y, rows, members):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def spread_backward(x, scale, dy, dscale, rows, members, wanted):  # type: ignore[no-untyped-def]
+def spread_backward(x, scale, dy, dscale, rows, members, wanted):
     """Add to dscale [M, d]; x becomes dL/dx if `wanted`. dy is lost."""
     d = x.size // rows
     for r in range(rows):
@@ -113,7 +116,7 @@ def spread_backward(x, scale, dy, dscale, rows, members, wanted):  # type: ignor
 
 
 @kernel
-def scale_rows(x, scale, bias, y, rows):  # type: ignore[no-untyped-def]
+def scale_rows(x, scale, bias, y, rows):
     """y [rows, d] = x scale [d] + bias [d]; bias may be empty."""
     d = scale.size
     for r in range(rows):
@@ -127,7 +130,7 @@ def scale_rows(x, scale, bias, y, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def scale_backward(x, scale, dy, dscale, dbias, rows):  # type: ignore[no-untyped-def]
+def scale_backward(x, scale, dy, dscale, dbias, rows):
     """Add to dscale [d] and dbias [d] (may be empty); x becomes dL/dx."""
     d = scale.size
     for r in range(rows):

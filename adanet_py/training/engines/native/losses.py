@@ -30,12 +30,12 @@ _HIGHEST, _LEAST = 20.0, 1e-6  # as in `training.losses.regression`
 
 
 @kernel
-def _softplus(x):  # type: ignore[no-untyped-def]
+def _softplus(x):
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
 @kernel
-def _of_value(kind, z, y, ratio, knobs):  # type: ignore[no-untyped-def]
+def _of_value(kind, z, y, ratio, knobs):
     """(loss, dloss/dz) of one output z against one target y, in double precision."""
     if kind == BINARY:
         s = knobs[SMOOTHING]
@@ -78,7 +78,7 @@ def _of_value(kind, z, y, ratio, knobs):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _open_exp(z):  # type: ignore[no-untyped-def]
+def _open_exp(z):
     """exp z and its derivative, from `_HIGHEST` on those of its tangent there."""
     if z > _HIGHEST:
         top = math.exp(_HIGHEST)
@@ -88,7 +88,7 @@ def _open_exp(z):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _of_class(kind, z, dz, label, offset, share, knobs):  # type: ignore[no-untyped-def]
+def _of_class(kind, z, dz, label, offset, share, knobs):
     """Loss of the logits z [C]; adds share times its gradient to dz [C]."""
     real = z.dtype.type
     highest = z[0]
@@ -132,7 +132,7 @@ def _of_class(kind, z, dz, label, offset, share, knobs):  # type: ignore[no-unty
 
 
 @kernel
-def row_loss(kind, z, dz, members, y, balance, ratio, offset, share, knobs):  # type: ignore[no-untyped-def]
+def row_loss(kind, z, dz, members, y, balance, ratio, offset, share, knobs):
     """Mean loss of z [M, C] over members and targets; adds share times its gradient to dz.
 
     y [1 or T] is the target, or a class code. `balance` (empty, or [T, 2]) weighs each label by its
@@ -163,7 +163,7 @@ def row_loss(kind, z, dz, members, y, balance, ratio, offset, share, knobs):  # 
 @kernel
 def batch_loss(
     kind, z, members, target, weight, offset, balance, ratio, rows, own, share, knobs, row
-):  # type: ignore[no-untyped-def]
+):
     """The weighted sum of the losses of z [B, M, C] times `share`; z becomes its gradient.
 
     `rows` [B] are places in target [N, T], weight and offset ([N] or empty). With `own` < 1 a row

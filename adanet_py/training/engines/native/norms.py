@@ -15,7 +15,7 @@ MOMENTUM, ONE_ROW_MOMENTUM = 0.1, 0.01
 
 
 @kernel
-def row_norm(x, y, weight, bias, kept, rows, groups, centered):  # type: ignore[no-untyped-def]
+def row_norm(x, y, weight, bias, kept, rows, groups, centered):
     """y [rows, d] = (x - mean) / deviation * weight + bias over each of `groups` of the units.
 
     Not `centered`: divided by the root of the mean square (RMS norm), without bias.
@@ -50,7 +50,7 @@ def row_norm(x, y, weight, bias, kept, rows, groups, centered):  # type: ignore[
 
 
 @kernel
-def row_norm_backward(x, dy, dx, weight, dweight, dbias, kept, rows, groups, centered, add):  # type: ignore[no-untyped-def]
+def row_norm_backward(x, dy, dx, weight, dweight, dbias, kept, rows, groups, centered, add):
     """dx may be x itself; added to what is there if `add`. Adds to dweight and dbias."""
     real = x.dtype.type
     d = x.size // rows
@@ -86,7 +86,7 @@ def row_norm_backward(x, dy, dx, weight, dweight, dbias, kept, rows, groups, cen
 
 
 @kernel
-def batch_norm(x, y, weight, bias, mean, var, kept, rows, train):  # type: ignore[no-untyped-def]
+def batch_norm(x, y, weight, bias, mean, var, kept, rows, train):
     """Over rows; in training moves the running statistics mean and var [d]."""
     real = x.dtype.type
     d = weight.size
@@ -130,7 +130,7 @@ def batch_norm(x, y, weight, bias, mean, var, kept, rows, train):  # type: ignor
 
 
 @kernel
-def batch_norm_backward(x, dy, dx, weight, dweight, dbias, kept, rows, sums, add):  # type: ignore[no-untyped-def]
+def batch_norm_backward(x, dy, dx, weight, dweight, dbias, kept, rows, sums, add):
     """dx may be x itself; `sums` [2 d] is scratch. Adds to dweight and dbias."""
     real = x.dtype.type
     d = weight.size

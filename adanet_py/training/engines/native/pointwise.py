@@ -4,8 +4,6 @@ In training the pass leaves the local derivative dy/dz in the place of z, mask a
 included, so that the backward pass is one product whatever the nonlinearity: dz = dy * local.
 """
 
-# ruff: noqa: D103 - the functions of one number are what their names say
-
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -25,33 +23,33 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772
 # Each gives (value, derivative) of one number; constants are of its own type, or float32 would be
 # computed in float64.
 @register_jitable
-def _relu(x):  # type: ignore[no-untyped-def]
+def _relu(x):
     real = type(x)
     return (real(0), real(0)) if x <= 0 else (x, real(1))
 
 
 @register_jitable
-def _leaky_relu(x):  # type: ignore[no-untyped-def]
+def _leaky_relu(x):
     real = type(x)
     slope = real(0.01)
     return (x, real(1)) if x > 0 else (slope * x, slope)
 
 
 @register_jitable
-def _gelu(x):  # type: ignore[no-untyped-def]
+def _gelu(x):
     real = type(x)
     cdf = real(0.5) * (real(1) + erf(x * real(0.70710678118654752440)))
     return x * cdf, cdf + x * real(0.39894228040143267794) * exp(real(-0.5) * x * x)
 
 
 @register_jitable
-def _silu(x):  # type: ignore[no-untyped-def]
+def _silu(x):
     s = sigmoid(x)
     return x * s, s * (type(x)(1) + x * (type(x)(1) - s))
 
 
 @register_jitable
-def _mish(x):  # type: ignore[no-untyped-def]
+def _mish(x):
     # tanh(softplus(x)) = (u^2 + 2 u) / (u^2 + 2 u + 2) with u = exp x; 1 from x = 15 on.
     one, two = type(x)(1), type(x)(2)
     u = exp(x if x < type(x)(15) else type(x)(15))
@@ -64,14 +62,14 @@ def _mish(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _elu(x):  # type: ignore[no-untyped-def]
+def _elu(x):
     real = type(x)
     e = exp(x if x < 0 else real(0))
     return (x, real(1)) if x > 0 else (e - real(1), e)
 
 
 @register_jitable
-def _selu(x):  # type: ignore[no-untyped-def]
+def _selu(x):
     real = type(x)
     scale, negative = real(_SELU_SCALE), real(_SELU_SCALE * _SELU_ALPHA)
     e = negative * exp(x if x < 0 else real(0))
@@ -79,13 +77,13 @@ def _selu(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _tanh(x):  # type: ignore[no-untyped-def]
+def _tanh(x):
     y = tanh(x)
     return y, type(x)(1) - y * y
 
 
 @register_jitable
-def _sigmoid(x):  # type: ignore[no-untyped-def]
+def _sigmoid(x):
     y = sigmoid(x)
     return y, y * (type(x)(1) - y)
 
@@ -107,7 +105,7 @@ CODES |= {name: CODES[gate] for name, gate in GATES.items()}
 
 
 @register_jitable
-def window_start(place: int, rows: int, each: int):  # type: ignore[no-untyped-def]
+def window_start(place: int, rows: int, each: int):
     """Where a window of `rows` x `each` bytes begins, and the distance of its rows.
 
     As `Noisy.window` in `architectures.perturbations`; indices are to be taken modulo NOISE_SIZE.
@@ -119,7 +117,7 @@ def window_start(place: int, rows: int, each: int):  # type: ignore[no-untyped-d
 
 
 @kernel
-def mask_row(noise, start, share, mask):  # type: ignore[no-untyped-def]
+def mask_row(noise, start, share, mask):
     """Dropout's factors for one row: 0 for a share of the bytes, else what keeps the mean at 1."""
     real = mask.dtype.type
     dropped = min(np.round(share * 256.0), 255.0)
@@ -135,7 +133,7 @@ def mask_row(noise, start, share, mask):  # type: ignore[no-untyped-def]
 
 def _row(function: Any) -> Callable[..., None]:
     @kernel
-    def forward(z, bias, y, slope):  # type: ignore[no-untyped-def]
+    def forward(z, bias, y, slope):
         """y = f(z + bias) and its derivative, which may take the place of z."""
         for j in range(y.size):
             y[j], slope[j] = function(z[j] + bias[j])
@@ -148,7 +146,7 @@ def _row(function: Any) -> Callable[..., None]:
 
 
 @kernel
-def _one_row(code, z, bias, y, slope):  # type: ignore[no-untyped-def]
+def _one_row(code, z, bias, y, slope):
     # Compiled code cannot index a tuple of different functions; the order is that of PLAIN.
     if code == 0:
         _relu_row(z, bias, y, slope)
@@ -171,7 +169,7 @@ def _one_row(code, z, bias, y, slope):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated):  # type: ignore[no-untyped-def]
+def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated):
     """y [rows, M, d] = activation(z + bias) with dropout; z [rows, M, d or 2 d] becomes dy/dz.
 
     `mask` [d] is scratch. With M > 1 bias is 0.
@@ -200,7 +198,7 @@ def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated):
 
 
 @kernel
-def activate_backward(z, dy, count, gated, db):  # type: ignore[no-untyped-def]
+def activate_backward(z, dy, count, gated, db):
     """z [count, d or 2 d]: dy/dz becomes dL/dz; the sum over rows is added to db (may be empty)."""
     d = dy.size // count
     units = z.size // count
@@ -218,7 +216,7 @@ def activate_backward(z, dy, count, gated, db):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def dead_units(y, rows, low, high, found):  # type: ignore[no-untyped-def]
+def dead_units(y, rows, low, high, found):
     """Add to found [2] how many units of y [rows, d] are dead, as in `training.probe`, and d.
 
     NaN where a value is not finite. `low` and `high` [d] are scratch.
@@ -245,7 +243,7 @@ def dead_units(y, rows, low, high, found):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def column_sums(x, rows, out):  # type: ignore[no-untyped-def]
+def column_sums(x, rows, out):
     """Add the sums over rows of x [rows, d] to out [d]."""
     d = x.size // rows
     total = out[:d]
@@ -256,7 +254,7 @@ def column_sums(x, rows, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_rows(x, bias, rows):  # type: ignore[no-untyped-def]
+def add_rows(x, bias, rows):
     """x [rows, d] += bias [d]."""
     d = bias.size
     for r in range(rows):
@@ -266,7 +264,7 @@ def add_rows(x, bias, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_branch(x, u, y, noise, place, share, rows):  # type: ignore[no-untyped-def]
+def add_branch(x, u, y, noise, place, share, rows):
     """y [rows, d] = x + u, u with stochastic depth: one byte decides for a row. May be in place."""
     start, stride = window_start(place, rows, 1)
     real = u.dtype.type
@@ -281,7 +279,7 @@ def add_branch(x, u, y, noise, place, share, rows):  # type: ignore[no-untyped-d
 
 
 @kernel
-def branch_backward(dy, du, noise, place, share, rows):  # type: ignore[no-untyped-def]
+def branch_backward(dy, du, noise, place, share, rows):
     """du [rows, d] = dy for the rows that `add_branch` kept, scaled as there."""
     start, stride = window_start(place, rows, 1)
     real = du.dtype.type
@@ -296,7 +294,7 @@ def branch_backward(dy, du, noise, place, share, rows):  # type: ignore[no-untyp
 
 
 @kernel
-def copy(x, y):  # type: ignore[no-untyped-def]
+def copy(x, y):
     """y = x, as long as x."""
     out = y[: x.size]
     for j in range(x.size):
@@ -304,7 +302,7 @@ def copy(x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add(x, u, y):  # type: ignore[no-untyped-def]
+def add(x, u, y):
     """y = x + u, as long as u."""
     here, out = x[: u.size], y[: u.size]
     for j in range(u.size):

@@ -6,11 +6,9 @@ rows there is room for. Gradients of values live in the values' own places, whic
 needed by then, unless an operation says otherwise (GX, GY). Nothing is allocated.
 """
 
-# ruff: noqa: E501
-
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adanet_py.training.engines.native import inputs, linear, norms, pointwise
 from adanet_py.training.engines.native.compiling import inlined, kernel
@@ -29,47 +27,47 @@ COLUMNS = 17
 class Table(NamedTuple):
     """The data, and what is the same for all members."""
 
-    numeric: object  # [N, n]
-    category: object  # [N, c]
-    target: object  # [N, T]
-    weight: object  # [N] or [0]
-    offset: object  # [N] or [0]
-    balance: object  # [2 T] or [0]: weights of the labels by their value
-    ratio: object  # [T]: mean / scale of the target
-    constants: object  # of the network
-    quantiles: object  # [256]: of the normal distribution, for input noise
-    none: object  # [0] flags
+    numeric: Any  # [N, n]
+    category: Any  # [N, c]
+    target: Any  # [N, T]
+    weight: Any  # [N] or [0]
+    offset: Any  # [N] or [0]
+    balance: Any  # [2 T] or [0]: weights of the labels by their value
+    ratio: Any  # [T]: mean / scale of the target
+    constants: Any  # of the network
+    quantiles: Any  # [256]: of the normal distribution, for input noise
+    none: Any  # [0] flags
 
 
 class Member(NamedTuple):
     """What is a member's own."""
 
-    w: object  # [P]
-    running: object  # [Q] running statistics
-    knobs: object  # [n] numbers of its layers
-    noise: object  # [NOISE_SIZE] or [0] bytes
-    loss: object  # [4] see `losses`
+    w: Any  # [P]
+    running: Any  # [Q] running statistics
+    knobs: Any  # [n] numbers of its layers
+    noise: Any  # [NOISE_SIZE] or [0] bytes
+    loss: Any  # [4] see `losses`
 
 
 class Space(NamedTuple):
     """Preallocated memory of one thread."""
 
-    arena: object  # [columns * R]
-    fixed: object  # for batch norm
-    zeros: object  # [widest layer]
-    mask: object
-    low: object
-    high: object
-    row: object  # [M C]
+    arena: Any  # [columns * R]
+    fixed: Any  # for batch norm
+    zeros: Any  # [widest layer]
+    mask: Any
+    low: Any
+    high: Any
+    row: Any  # [M C]
 
 
 @kernel
-def _none(x):  # type: ignore[no-untyped-def]
+def _none(x):
     return x[:0]
 
 
 @inlined
-def forward(blas, ops, room, rows, table, member, space, keep, blend, places, train, found):  # type: ignore[no-untyped-def]
+def forward(blas, ops, room, rows, table, member, space, keep, blend, places, train, found):
     """Values of the rows [B] of the table; the last operation's are the outputs.
 
     `keep` and `blend` are the step's mixing (empty and 1: none), `places` [layers] where each noisy
@@ -196,7 +194,7 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
 
 
 @inlined
-def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g, add):  # type: ignore[no-untyped-def]
+def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g, add):
     """The gradient g [P] of the loss whose gradient stands in the place of the outputs.
 
     Matrices are overwritten unless `add`; all else is added to what is in g.

@@ -8,7 +8,7 @@ further one would take nearly as long.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adanet_py.training.engines.native.compiling import entry
 from adanet_py.training.engines.native.losses import batch_loss
@@ -21,42 +21,42 @@ TRAIN, GRADIENT, UPDATE, OUTPUTS = range(4)  # what is wanted
 class Net(NamedTuple):
     """The network as compiled code reads it."""
 
-    blas: object  # address of the matrix product
-    ops: object  # [n, COLUMNS]
-    room: object  # R, rows there is room for
-    pieces: object  # [n + 1] where the parts of a batch begin
-    matrices: object  # columns of w that are matrices
-    parts: object  # [n, 6] the matrices
-    members: object  # M, implicit members
-    loss: object  # code
-    optimizer: object  # code
+    blas: Any  # address of the matrix product
+    ops: Any  # [n, COLUMNS]
+    room: Any  # R, rows there is room for
+    pieces: Any  # [n + 1] where the parts of a batch begin
+    matrices: Any  # columns of w that are matrices
+    parts: Any  # [n, 6] the matrices
+    members: Any  # M, implicit members
+    loss: Any  # code
+    optimizer: Any  # code
 
 
 class Steps(NamedTuple):
     """What every step of a member needs."""
 
-    rows: object  # [S, B]
-    places: object  # [S, pieces, layers]
-    rates: object  # [S]
-    keep: object  # [S, columns] or [S, 0]
-    blend: object  # [S]
-    own: object  # [S]
-    shares: object  # [S] of the newest weights in their average, or [0]
+    rows: Any  # [S, B]
+    places: Any  # [S, pieces, layers]
+    rates: Any  # [S]
+    keep: Any  # [S, columns] or [S, 0]
+    blend: Any  # [S]
+    own: Any  # [S]
+    shares: Any  # [S] of the newest weights in their average, or [0]
 
 
 class Changing(NamedTuple):
     """What a step changes beside the weights."""
 
-    g: object  # [P]
-    slots: object  # [S, P]
-    scalars: object  # [s]
-    hp: object  # hyperparameters
-    average: object  # [P] or [0]
-    average_running: object  # [Q] or [0]
+    g: Any  # [P]
+    slots: Any  # [S, P]
+    scalars: Any  # [s]
+    hp: Any  # hyperparameters
+    average: Any  # [P] or [0]
+    average_running: Any  # [Q] or [0]
 
 
 @entry
-def work(wanted, net, table, member, space, steps, state, first, out, found):  # type: ignore[no-untyped-def]
+def work(wanted, net, table, member, space, steps, state, first, out, found):
     """Go through the batches of `steps`, cut in `net.pieces`; the sum of their losses.
 
     TRAIN: an update after each, the first of them number `first` (from 0). GRADIENT: leave the last

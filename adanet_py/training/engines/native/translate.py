@@ -51,7 +51,7 @@ class Translation:
 @dataclass
 class _Translator:
     parts: Mapping[str, Part]
-    layers: Sequence[str]  # noisy layers in the order of their places
+    noisy: Sequence[str]  # noisy layers in the order of their places
     names: Mapping[nn.Module, str]
     drops: bool  # whether anybody drops branches
     mixes: bool  # whether anybody mixes rows
@@ -86,7 +86,7 @@ class _Translator:
 
     def layer(self, module: nn.Module) -> int:
         """Place of a noisy layer's window."""
-        return self.layers.index(f"{self.names[module]}.noise")
+        return self.noisy.index(f"{self.names[module]}.noise")
 
     def add(self, kind: int, **fields: int) -> None:
         """One more operation; columns that are not given are 0, places of nothing NONE."""
@@ -119,7 +119,7 @@ class _Translator:
             self.add(tape.ONE_HOT, IN=size, P1=at, P2=column, P3=spec_n, **target)
             at += size - 1
         for column, table in zip(module.embedded, module.tables, strict=True):
-            width = table.weight.shape[1]
+            width = int(table.get_parameter("weight").shape[1])
             place = self.parameter(table, "weight")
             self.add(tape.TABLE, IN=width, P1=at, P2=column, P3=spec_n, W=place, **target)
             at += width
@@ -233,13 +233,13 @@ class _Translator:
         units = x.width // members
         groups = module.groups if isinstance(module, norms.GroupNorm) else 1
         rms = isinstance(module, norms.RMSNorm)
-        kept = self.value(2 * int(groups) * members)  # type: ignore[call-overload]
+        kept = self.value(2 * int(groups) * members)
         y = self.value(x.width)
         self.add(
             tape.ROW_NORM, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, SUM=self.sums(x), IN=units,
             OUT=units, W=self.parameter(module, "scale" if rms else "weight"),
             B=NONE if rms else self.parameter(module, "bias"),
-            P1=int(groups), P3=members, P4=kept.at,  # type: ignore[call-overload]
+            P1=int(groups), P3=members, P4=kept.at,
         )  # fmt: skip
         return y
 

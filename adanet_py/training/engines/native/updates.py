@@ -40,7 +40,7 @@ START, COUNT, ROWS, COLS, BY_ROW, HEAD = range(6)
 
 
 @kernel
-def norm_of(g):  # type: ignore[no-untyped-def]
+def norm_of(g):
     """The Euclidean norm, summed in blocks so that float32 keeps its digits."""
     total = 0.0
     for start in range(0, g.size, 1024):
@@ -53,7 +53,7 @@ def norm_of(g):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def clip_value(g, limit):  # type: ignore[no-untyped-def]
+def clip_value(g, limit):
     most = g.dtype.type(limit)
     for i in range(g.size):
         x = g[i]
@@ -62,28 +62,28 @@ def clip_value(g, limit):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def scale(g, factor):  # type: ignore[no-untyped-def]
+def scale(g, factor):
     by = g.dtype.type(factor)
     for i in range(g.size):
         g[i] *= by
 
 
 @kernel
-def add_decay(g, w, decay):  # type: ignore[no-untyped-def]
+def add_decay(g, w, decay):
     by = g.dtype.type(decay)
     for i in range(g.size):
         g[i] += by * w[i]
 
 
 @kernel
-def add_sign(g, w, l1):  # type: ignore[no-untyped-def]
+def add_sign(g, w, l1):
     by, zero = g.dtype.type(l1), g.dtype.type(0)
     for i in range(g.size):
         g[i] += by if w[i] > zero else (-by if w[i] < zero else by * w[i])
 
 
 @kernel
-def _unit_norm(x, row, at, n, rows, cols, by_row):  # type: ignore[no-untyped-def]
+def _unit_norm(x, row, at, n, rows, cols, by_row):
     """Norm of unit `at` of x [n, rows, cols]: a row of a matrix, or a column."""
     total = 0.0
     if by_row:
@@ -96,7 +96,7 @@ def _unit_norm(x, row, at, n, rows, cols, by_row):  # type: ignore[no-untyped-de
 
 
 @kernel
-def _scale_unit(x, row, at, rows, cols, by_row, factor):  # type: ignore[no-untyped-def]
+def _scale_unit(x, row, at, rows, cols, by_row, factor):
     if by_row:
         for j in range(cols):
             x[(row + at) * cols + j] *= factor
@@ -106,7 +106,7 @@ def _scale_unit(x, row, at, rows, cols, by_row, factor):  # type: ignore[no-unty
 
 
 @kernel
-def clip_units(g, w, parts, share):  # type: ignore[no-untyped-def]
+def clip_units(g, w, parts, share):
     """Adaptive gradient clipping of every unit of the hidden matrices."""
     for p in range(parts.shape[0]):
         part = parts[p]
@@ -125,7 +125,7 @@ def clip_units(g, w, parts, share):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def bound_units(w, parts, limit):  # type: ignore[no-untyped-def]
+def bound_units(w, parts, limit):
     """Scale every unit's incoming weights down to the norm `limit`."""
     for p in range(parts.shape[0]):
         part = parts[p]
@@ -139,7 +139,7 @@ def bound_units(w, parts, limit):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def constrain(g, w, parts, matrices, hp, lr):  # type: ignore[no-untyped-def]
+def constrain(g, w, parts, matrices, hp, lr):
     """What `Constraints` does before the optimizer; the norm of the gradient as it came in + l1."""
     if hp[L1] > 0.0:
         add_sign(g[:matrices], w[:matrices], hp[L1])
@@ -158,14 +158,14 @@ def constrain(g, w, parts, matrices, hp, lr):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _descend(w, g, lr):  # type: ignore[no-untyped-def]
+def _descend(w, g, lr):
     by = w.dtype.type(lr)
     for i in range(w.size):
         w[i] -= by * g[i]
 
 
 @kernel
-def _momentum(w, g, v, lr, mu, fresh, look):  # type: ignore[no-untyped-def]
+def _momentum(w, g, v, lr, mu, fresh, look):
     """v <- mu v + fresh g; w <- w - lr (look g + [mu if look else 1] v)."""
     real = w.dtype.type
     by, keep, new = real(lr), real(mu), real(fresh)
@@ -182,7 +182,7 @@ def _momentum(w, g, v, lr, mu, fresh, look):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _adagrad(w, g, square, lr, eps):  # type: ignore[no-untyped-def]
+def _adagrad(w, g, square, lr, eps):
     by, e = w.dtype.type(lr), w.dtype.type(eps)
     for i in range(w.size):
         square[i] += g[i] * g[i]
@@ -190,7 +190,7 @@ def _adagrad(w, g, square, lr, eps):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _adadelta(w, g, square, moved, lr, rho, eps):  # type: ignore[no-untyped-def]
+def _adadelta(w, g, square, moved, lr, rho, eps):
     real = w.dtype.type
     by, new, e = real(lr), real(1.0 - rho), real(eps)
     for i in range(w.size):
@@ -201,7 +201,7 @@ def _adadelta(w, g, square, moved, lr, rho, eps):  # type: ignore[no-untyped-def
 
 
 @kernel
-def _rms(w, g, square, velocity, lr, alpha, eps, mu):  # type: ignore[no-untyped-def]
+def _rms(w, g, square, velocity, lr, alpha, eps, mu):
     real = w.dtype.type
     by, new, e, keep = real(lr), real(1.0 - alpha), real(eps), real(mu)
     for i in range(w.size):
@@ -212,7 +212,7 @@ def _rms(w, g, square, velocity, lr, alpha, eps, mu):  # type: ignore[no-untyped
 
 
 @kernel
-def _rms_centered(w, g, square, mean, velocity, lr, alpha, eps, mu):  # type: ignore[no-untyped-def]
+def _rms_centered(w, g, square, mean, velocity, lr, alpha, eps, mu):
     real = w.dtype.type
     by, new, e, keep, zero = real(lr), real(1.0 - alpha), real(eps), real(mu), real(0)
     for i in range(w.size):
@@ -226,7 +226,7 @@ def _rms_centered(w, g, square, mean, velocity, lr, alpha, eps, mu):  # type: ig
 
 
 @kernel
-def _adam(w, g, mean, square, lr, decay, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+def _adam(w, g, mean, square, lr, decay, beta1, beta2, eps, t):
     real = w.dtype.type
     by, keep = real(lr / (1.0 - beta1**t)), real(1.0 - lr * decay)
     new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
@@ -240,7 +240,7 @@ def _adam(w, g, mean, square, lr, decay, beta1, beta2, eps, t):  # type: ignore[
 
 
 @kernel
-def _amsgrad(w, g, mean, square, largest, lr, decay, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+def _amsgrad(w, g, mean, square, largest, lr, decay, beta1, beta2, eps, t):
     real = w.dtype.type
     by, keep = real(lr / (1.0 - beta1**t)), real(1.0 - lr * decay)
     new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
@@ -256,7 +256,7 @@ def _amsgrad(w, g, mean, square, largest, lr, decay, beta1, beta2, eps, t):  # t
 
 
 @kernel
-def _nadam(w, g, mean, square, lr, beta1, beta2, eps, t, of_mean, of_new):  # type: ignore[no-untyped-def]
+def _nadam(w, g, mean, square, lr, beta1, beta2, eps, t, of_mean, of_new):
     real = w.dtype.type
     old, now = real(lr * of_mean), real(lr * of_new)
     new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
@@ -270,7 +270,7 @@ def _nadam(w, g, mean, square, lr, beta1, beta2, eps, t, of_mean, of_new):  # ty
 
 
 @kernel
-def _radam(w, g, mean, square, lr, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+def _radam(w, g, mean, square, lr, beta1, beta2, eps, t):
     real = w.dtype.type
     new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
     rest = 1.0 - beta2**t
@@ -293,7 +293,7 @@ def _radam(w, g, mean, square, lr, beta1, beta2, eps, t):  # type: ignore[no-unt
 
 
 @kernel
-def _adamax(w, g, mean, largest, lr, beta1, beta2, eps, t):  # type: ignore[no-untyped-def]
+def _adamax(w, g, mean, largest, lr, beta1, beta2, eps, t):
     real = w.dtype.type
     by, new, keep, e = real(lr / (1.0 - beta1**t)), real(1.0 - beta1), real(beta2), real(eps)
     for i in range(w.size):
@@ -306,7 +306,7 @@ def _adamax(w, g, mean, largest, lr, beta1, beta2, eps, t):  # type: ignore[no-u
 
 
 @kernel
-def _lion(w, g, mean, lr, decay, beta1, beta2):  # type: ignore[no-untyped-def]
+def _lion(w, g, mean, lr, decay, beta1, beta2):
     real = w.dtype.type
     by, keep, zero = real(lr), real(1.0 - lr * decay), real(0)
     new1, new2 = real(1.0 - beta1), real(1.0 - beta2)
@@ -318,7 +318,7 @@ def _lion(w, g, mean, lr, decay, beta1, beta2):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _schedule_free(w, g, square, ahead, scalars, lr, decay, beta1, beta2, eps, t, matrices, bias):  # type: ignore[no-untyped-def]
+def _schedule_free(w, g, square, ahead, scalars, lr, decay, beta1, beta2, eps, t, matrices, bias):
     """See `training.optimizers.schedule_free`; scalars [2]: largest rate, sum of its squares."""
     real = w.dtype.type
     scalars[0] = max(scalars[0], real(lr))
@@ -342,12 +342,12 @@ def _schedule_free(w, g, square, ahead, scalars, lr, decay, beta1, beta2, eps, t
 
 
 @kernel
-def _decoupled(kind):  # type: ignore[no-untyped-def]
+def _decoupled(kind):
     return kind == ADAMW or kind == ADAMW_AMSGRAD or kind == LION
 
 
 @kernel
-def _part(kind, w, g, s0, s1, s2, hp, lr, decay, t, of_mean, of_new):  # type: ignore[no-untyped-def]
+def _part(kind, w, g, s0, s1, s2, hp, lr, decay, t, of_mean, of_new):
     """The update of parameters that have the same decay."""
     if kind == SGD:
         _descend(w, g, lr)
@@ -381,7 +381,7 @@ def _part(kind, w, g, s0, s1, s2, hp, lr, decay, t, of_mean, of_new):  # type: i
 
 
 @kernel
-def update(kind, w, g, slots, scalars, parts, matrices, hp, lr, t):  # type: ignore[no-untyped-def]
+def update(kind, w, g, slots, scalars, parts, matrices, hp, lr, t):
     """Step number t (from 1) of one member: w, g [P], slots [S, P], scalars [s]; g is lost."""
     constrain(g, w, parts, matrices, hp, lr)
     if kind == VALUE_CLIPPED:
