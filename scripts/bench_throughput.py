@@ -57,7 +57,7 @@ from benching import (
     table,
 )
 from peers import Setting, Study, train_plain, train_strong
-from suites import OWN, SUITES, Bench, deal
+from suites import SUITES, Bench, deal
 
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import CONTROLLERS
@@ -89,7 +89,7 @@ class Round:
         """The controller asked once, all settings as one group."""
         bench = self.bench
         history = History(tuple(self.results))
-        ask(self.controller, bench.space, history, len(settings), self.rng, OWN, bench.spec)
+        ask(self.controller, bench.space, history, len(settings), self.rng, bench.load)
         program, plan = bench.group(settings, steps, max(1, steps // EVALUATIONS), self.groups)
         tracks = groups.train(program, plan)
         self.results += [with_reward(r, bench.metric, bench.constant) for r in map(_result, tracks)]

@@ -13,9 +13,11 @@ from peers import Data, Setting
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.metrics import get_metric
 from adanet_py.own import Own, engine_for
+from adanet_py.plan import Workload
 from adanet_py.records import Candidate, DataSpec, Group
 from adanet_py.space import SearchSpace, assemble, load_space
 from adanet_py.training.batches import BatchOrder
+from adanet_py.training.engines.native import dense_engine
 from adanet_py.training.engines.program import Program, Tensors
 from adanet_py.training.groups import Plan
 from adanet_py.training.scoring import Scorer
@@ -128,6 +130,7 @@ class Bench:
         )
         self.spec = DataSpec("multiclass", classes, x.shape[1])
         self.space = self.suite.space()
+        self.load = Workload(self.spec, rows=len(x), folds=1, own=OWN)
         self.metric = get_metric("accuracy")
         self.scorer = Scorer.make("accuracy", "multiclass", y[self.valid], None, (0.0, 1.0))
         self.constant = float(np.bincount(y[self.valid]).max() / cut)
@@ -161,6 +164,6 @@ class Bench:
             self.tensors,
             self.device,
         )
-        engine = engine_for(candidates[0], OWN, self.engine)
+        engine = engine_for(candidates[0], OWN, self.engine, dense_engine(str(self.device)))
         group = Group(index, candidates, steps, evaluate_every=every, engine=engine)
         return program, Plan(group, (self.valid,), self.scorer)

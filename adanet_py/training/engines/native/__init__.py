@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from adanet_py.executors.nursery import Process
 
 COMPILER = "adanet_py.training.engines.native.warm"
+NOT_COMPILED = frozenset({"__init__.py", "engine.py", "loaded.py", "translate.py", "warm.py"})
 MISSING = (
     "numba is not installed, so networks train on the engine 'stacked', several times slower on a "
     "CPU: pip install 'adanet_py[native]'."
@@ -43,13 +44,14 @@ def cache_folder() -> Path:
     """Where compiled code of this version of the package lies.
 
     The cache of numba looks at the file of a function alone; a change of what it calls would go
-    unnoticed. So the folder is named after the content of all files here, numba and Python.
+    unnoticed. So the folder is named after the content of all compiled files, numba and Python.
     """
     digest = hashlib.sha256(sys.version.encode())
     with suppress(PackageNotFoundError):
         digest.update(version("numba").encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+        if path.name not in NOT_COMPILED:
+            digest.update(path.read_bytes())
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "adanet_py" / f"native-{digest.hexdigest()[:16]}"
 
@@ -57,6 +59,11 @@ def cache_folder() -> Path:
 def is_ready() -> bool:
     """Whether the engine can start at once."""
     return is_installed() and (cache_folder() / "ready").exists()
+
+
+def dense_engine(device: str) -> str:
+    """The engine of dense networks on a device, as things are."""
+    return "native" if device == "cpu" and is_ready() else "stacked"
 
 
 class Readiness:
