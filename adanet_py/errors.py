@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class AdanetError(Exception):
@@ -39,9 +39,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {lower[close[0]]!r}?" if close else ""
 
 
-def check_known(what: str, name: str, known: Iterable[str], error: type[AdanetError]) -> None:
+def check_known(what: str, name: str, known: Collection[str], error: type[AdanetError]) -> None:
     """Raise `error` unless `name` is among `known`; the message lists them and the nearest."""
-    names = sorted(str(k) for k in known)
-    if name not in names:
+    if name not in known:
+        names = sorted(str(k) for k in known)
         listed = ", ".join(names[:40]) + (" ..." if len(names) > 40 else "")
         raise error(f"Unknown {what} {name!r}.{nearest(name, names)} Known: {listed}.")

@@ -11,7 +11,6 @@ import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import nsmallest
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.journal import Event, read, refused, write_atomic
 from adanet_py.own import Own
 from adanet_py.plan import best_of
-from adanet_py.records import Group, History, Result
+from adanet_py.records import Group, History, Result, Status
 from adanet_py.space import SearchSpace
 
 VERSION = 1
@@ -50,7 +49,9 @@ class State:
     model: Mapping[str, Any] | None = None
     exhausted: bool = False
     device: str = "cpu"  # of the last session
+    by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
     best: Result | None = None  # the usable network with the highest reward
+    _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def replayed(cls, events: Iterable[Event]) -> State:
@@ -69,9 +70,13 @@ class State:
         elif kind == "results":
             results = [Result.from_json(r) for r in data["results"]]
             self.results[data["group"]] = results
+            self.by_id.update({r.candidate.id: r for r in results})
+            self._finished = None
             self.best = best_of([*results, self.best] if self.best else results)
         elif kind == "baseline":
-            self.baselines.append(Result.from_json(data))
+            baseline = Result.from_json(data)
+            self.baselines.append(baseline)
+            self.by_id[baseline.candidate.id] = baseline
         elif kind == "model":
             self.model = data
         elif kind == "stop":
@@ -86,9 +91,14 @@ class State:
         """Candidates proposed so far."""
         return sum(len(g.candidates) for g in self.groups.values())
 
-    def finished(self, before: int | None = None) -> list[Result]:
+    def finished(self, before: int | None = None) -> Sequence[Result]:
         """Results in the order of their groups, of groups with an index below `before`."""
-        return [r for i in sorted(self.results) if _below(i, before) for r in self.results[i]]
+        if before is None and self._finished is not None:
+            return self._finished
+        found = [r for i in sorted(self.results) if _below(i, before) for r in self.results[i]]
+        if before is None:
+            self._finished = found
+        return found
 
     def history(self, before: int | None = None) -> History:
         """What a controller may see: results of groups below `before`, the rest pending.
@@ -354,11 +364,14 @@ def candidate_file(folder: Path, candidate_id: str) -> Path:
     return folder / "candidates" / f"{candidate_id}.safetensors"
 
 
-def evict(folder: Path, results: Sequence[Result], keep: int) -> None:
-    """Delete the files of all candidates but the best `keep` and the baselines."""
-    best = nsmallest(keep, results, key=lambda r: (-r.reward, r.parameters))
-    stay = {r.candidate.id for r in best} | {r.candidate.id for r in results if r.group < 0}
-    known = {r.candidate.id for r in results}
-    for path in (folder / "candidates").glob("*.safetensors"):
-        if path.stem in known and path.stem not in stay:
-            path.unlink(missing_ok=True)
+def evict(folder: Path, results: Mapping[str, Result], keep: int) -> None:
+    """Delete the files of all but the best `keep` that have one and the baselines.
+
+    `results` by id.
+    """
+    paths = {path.stem: path for path in (folder / "candidates").glob("*.safetensors")}
+    there = [results[name] for name in paths if name in results]
+    there.sort(key=lambda r: (-r.reward, r.parameters, r.candidate.id))
+    for result in there[keep:]:
+        if result.status is not Status.BASELINE:
+            paths[result.candidate.id].unlink(missing_ok=True)

@@ -333,7 +333,7 @@ class Search:
         self._journal("results", {"group": group.index, "results": [r.to_json() for r in results]})
         for result in results:
             self.on_event({"kind": "result", "result": result})
-        evict(self.folder, self.state.all_results(), KEPT)
+        evict(self.folder, self.state.by_id, KEPT)
         self._progress()
 
     def _drop_checkpoint(self, group: Group) -> bool:
@@ -414,7 +414,7 @@ class Search:
         """Save the best, write the tables, close the journal."""
 
         def tables() -> None:
-            evict(self.folder, self.state.all_results(), KEPT)
+            evict(self.folder, self.state.by_id, KEPT)
             write_tables(self.folder, self.prepared, self.state)
 
         self.saver.finish(self.state.finished(), self.state.baselines, meanwhile=tables)

@@ -31,7 +31,7 @@ PATIENCE = int(GENERAL["patience"].default)  # type: ignore[arg-type]  # evaluat
 RUNGS = ((1 / 8, 1 / 2), (1 / 3, 1 / 4))  # (share of the steps, share of the members that stay)
 SHARES = 4  # a group may take a quarter of a worker's time
 SEPARATE_MEMBERS = 2  # candidates of a group there, where they gain nothing from each other
-LATEST = 64  # results the speed is measured by
+LATEST = 32  # results the speed is measured by
 CURVED_STEPS = (3, 30)  # steps that cost several gradients: the fewest worth a start, and enough
 
 
@@ -101,7 +101,9 @@ def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed
 def measured_speed(history: History, load: Workload) -> float:
     """Speed of the latest groups relative to the estimate; 1 before there are any."""
     ratios = []
-    for result in history.results[-LATEST:]:
+    for result in reversed(history.results):
+        if len(ratios) == LATEST:
+            break
         if result.steps and result.seconds > 0.05 and result.status.usable:
             # What the members of a group share is counted once per `MEMBERS`: their number is not
             # known here.

@@ -77,7 +77,7 @@ def _new(
                 f"{type(candidate).__name__}."
             )
         check_candidate(candidate, load.own, load.spec)
-    return [c for c in dict.fromkeys(found) if c.id not in history.ids]
+    return history.new(found)
 
 
 def check_candidate(candidate: Candidate, own: Own, spec: DataSpec | None = None) -> None:

@@ -21,6 +21,7 @@ many points under many components are one matrix product.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -112,12 +113,14 @@ def log_sum(logs: Floats) -> Floats:
     return total
 
 
+@lru_cache(maxsize=1024)
 def prior(decision: Decision) -> Floats:
     """The share of every choice: [C]."""
     count = len(decision.domain)
     return np.array(decision.prior) if decision.prior else np.full(count, 1.0 / count)
 
 
+@lru_cache(maxsize=4096)  # a long history always gives the same n, so the same kernels
 def _kernel(decision: Decision, width: float, n: int) -> Floats:
     """k(c, v) of choice c around a component's choice v: [C, C]; see the module."""
     shares = prior(decision)

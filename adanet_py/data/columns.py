@@ -50,7 +50,7 @@ def infer_columns(
     """
     types = dict(types or {})
     for name, kind in types.items():
-        check_known("column in types", name, map(str, frame.columns), ConfigError)
+        check_known("column in types", name, [str(c) for c in frame.columns], ConfigError)
         check_known(f"kind for column {name!r}", kind, KINDS, ConfigError)
     columns: list[Column] = []
     notes: list[str] = []
