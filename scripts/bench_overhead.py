@@ -29,7 +29,6 @@ Reported: median (least to greatest) over the rounds; the search is run once.
 from __future__ import annotations
 
 import argparse
-import math
 import subprocess
 import sys
 import tempfile
@@ -210,7 +209,8 @@ def lost_in_search(data: Path, target: str, seconds: float, controller: str) -> 
     busy = sum(ended[i] - begun[i] for i in ended)
     training = sum(r.seconds for r in state.finished())
     baselines = sum(r.seconds for r in state.baselines)
-    first, last = min(begun.values(), default=math.nan), max(ended.values(), default=math.nan)
+    first = min(begun.values(), default=state.elapsed)
+    last = max(ended.values(), default=state.elapsed)
     core = workers * wall
     parts = {
         "training and validation": training,
