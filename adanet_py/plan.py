@@ -100,7 +100,7 @@ def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed
 
 def measured_speed(history: History, load: Workload) -> float:
     """Speed of the latest groups relative to the estimate; 1 before there are any."""
-    ratios = []
+    ratios: list[float] = []
     for result in reversed(history.results):
         if len(ratios) == LATEST:
             break
