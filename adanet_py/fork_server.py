@@ -48,13 +48,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     def reap(signum: int, frame: FrameType | None) -> None:
         # The exit code is told before the process id may be used again, so that nobody kills the
         # next process of that id. In a handler: an import here must not delay it.
-        for pid, status in list(children.items()):
-            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if found is not None:
-                ended = found.si_code == os.CLD_EXITED
-                _tell(status, found.si_status if ended else -found.si_status)
-                os.waitpid(pid, 0)
-                os.close(children.pop(pid))
+        #
+        # Not interrupted by itself: both would wait for the same process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        try:
+            for pid, status in list(children.items()):
+                found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is not None:
+                    ended = found.si_code == os.CLD_EXITED
+                    _tell(status, found.si_status if ended else -found.si_status)
+                    os.waitpid(pid, 0)
+                    os.close(children.pop(pid))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     signal.signal(signal.SIGCHLD, reap)
     while True:

@@ -275,6 +275,23 @@ def test_all_die_with_the_main_process(tmp_path, how):
     assert all(gone(pid) for pid in pids)
 
 
+def test_a_server_outlives_processes_that_end_at_the_same_moment(forking, told):
+    """Its signal handler may be interrupted by the next signal."""
+    server = None
+    for _ in range(15):
+        found = [
+            forking.open("nursery_probe", ["signal9"], preload=["nursery_probe"]) for _ in range(16)
+        ]
+        codes = [process.wait(60) for process in found]
+        lost = [process.lost for process in found]
+        for process in found:
+            process.close()
+        server = server or forking.server
+        assert (set(codes), set(lost)) == ({-9}, {False})
+    assert forking.server == server
+    assert told == []
+
+
 # ---------------------------------------------------------------- the server dies
 
 
