@@ -22,16 +22,19 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """The benchmarks as modules, bound to no core and with the memory settings there are."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench_engines
     import bench_throughput
     import bench_time_to_target
     import benching
+    import engine_cases
     import peers
     import suites
 
-    for module in (bench_throughput, bench_time_to_target):
+    for module in (bench_engines, bench_throughput, bench_time_to_target):
         monkeypatch.setattr(module, "settle", lambda cores, device: cores or 1)
     monkeypatch.setattr(bench_time_to_target, "split", made_up)
     named = (bench_throughput, bench_time_to_target, benching, peers, suites)
+    named += (bench_engines, engine_cases)
     return {m.__name__: m for m in named}
 
 
@@ -119,6 +122,59 @@ def test_a_device_that_is_not_there_is_refused(scripts):
         pytest.skip("there is one")
     with pytest.raises(SystemExit, match="expected a CUDA device, found none"):
         scripts["bench_throughput"].main(["--device", "cuda"])
+
+
+@pytest.fixture
+def engines(scripts, monkeypatch):
+    """bench_engines, with two shapes and one other kind, all tiny."""
+    bench, case = scripts["bench_engines"], scripts["engine_cases"].Case
+    few = [case("mlp", 4, 1, 16), case("mlp", 16, 2, 64)]
+    monkeypatch.setattr(bench, "shapes", lambda quick: few)
+    monkeypatch.setattr(bench, "kinds", lambda quick: [case("muon", 8, 2, 512, optimizer="muon")])
+    return bench
+
+
+def test_engines_report_speed_memory_and_paces(engines, tmp_path, capsys):
+    stem = tmp_path / "engines"
+    report = engines.main(["--rounds", "2", "--seconds", "1e-3", "--json", "--out", str(stem)])
+    assert json.loads(capsys.readouterr().out) == report
+    assert json.loads(stem.with_suffix(".json").read_text()) == report
+    assert {"stacked", "separate"} <= set(report["engines"])
+    assert report["tables"].keys() == {"shapes", "kinds"}
+    for found in report["tables"].values():
+        assert 0.0 <= found["largest_difference"] <= 1e-5
+        for case in found["cases"]:
+            assert case["engines"].keys() == set(report["engines"])
+            for each in case["engines"].values():
+                assert 0.0 < each["of_peak"] < 2.0
+                assert each["bytes"]["state"] == 3 * each["bytes"]["parameters"]
+    grown = [e["bytes"]["grown"] for e in report["tables"]["kinds"]["cases"][0]["engines"].values()]
+    assert all(g is None or g >= 0 for g in grown)
+    assert report["paces"].keys() == set(report["engines"])
+    assert "| kind | width | depth | batch |" in stem.with_suffix(".md").read_text()
+
+
+def test_engines_that_compute_something_else_are_not_compared(engines, monkeypatch, capsys):
+    update = StackedEngine._last_step
+
+    def off(self, start, at, total):
+        total += 1e-3 * (type(self) is StackedEngine)
+        return update(self, start, at, total)
+
+    monkeypatch.setattr(StackedEngine, "_last_step", off)
+    with pytest.raises(SystemExit) as ended:
+        engines.main(["--rounds", "1", "--quick"])
+    assert ended.value.code == 1
+    assert "a difference of 0.00" in capsys.readouterr().err
+
+
+def test_paces_are_fitted(scripts):
+    case = scripts["engine_cases"].Case
+    cases = [case("mlp", w, 2, b) for w in (32, 128) for b in (64, 512)]
+    flops = [6.0 * c.batch * (54 * c.width + c.width**2 + 7 * c.width) for c in cases]
+    each, speed = scripts["bench_engines"].fit_pace(cases, [3e-5 + f / 5e10 for f in flops])
+    assert each == pytest.approx(3e-5)
+    assert speed == pytest.approx(5e10)
 
 
 SHORT = ["--only", "phoneme", "--seconds", "1.5"]
