@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,10 +155,8 @@ def main() -> None:
         space = load_space(SPACES[where])
         all_found = {}
         for name in names:
-            begun = time.perf_counter()
             found = np.array([play(name, space, seed, counts) for seed in range(seeds)])
             all_found[name] = found  # [seeds, counts, best or tenth]
-            each = (time.perf_counter() - begun) / seeds / counts[-1] * 1e3
             gains = all_found["random"] - found
             for i, count in enumerate(counts):
                 error = gains[:, i].std(axis=0, ddof=1) / seeds**0.5
@@ -172,7 +169,6 @@ def main() -> None:
                         "best_tenth": round(float(found[:, i, 1].mean()), 4),
                         "gain_best": f"{gains[:, i, 0].mean():.3f} ± {error[0]:.3f}",
                         "gain_tenth": f"{gains[:, i, 1].mean():.3f} ± {error[1]:.3f}",
-                        "ms": round(each, 2),
                     }
                 )
                 print(json.dumps(rows[-1], ensure_ascii=False) if args.json else _line(rows[-1]))
@@ -197,8 +193,7 @@ def write(rows: list[dict[str, Any]], seeds: int) -> None:
     command = " ".join(["python", "scripts/compare_controllers.py", *sys.argv[1:]])
     lines = [
         f"Made by `{command}` on {cores} cores ({platform.machine()}), {seeds} seeds. Regret, lower"
-        " is better; gains are over `random`, ± one standard error; ms are per candidate,",
-        "the objective included.",
+        " is better; gains are over `random`, ± one standard error.",
         "",
         "| " + " | ".join(frame.columns) + " |",
         "|" + "---|" * len(frame.columns),
