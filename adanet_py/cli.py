@@ -449,6 +449,27 @@ def check(run: RunOrModel, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command("compile")
+@_reported
+def compile_command() -> None:
+    """Compile the engine for networks on a CPU now, for an image of a container say."""
+    from adanet_py.training.engines import native
+
+    if not native.is_installed():
+        raise ConfigError("numba is not installed: pip install 'adanet_py[native]'.")
+    if why := native.obstacle():
+        raise ConfigError(
+            f"What is compiled cannot be kept ({why}). Let XDG_CACHE_HOME name a folder that can "
+            "be written."
+        )
+    from adanet_py.training.engines.native.warm import compile_once
+
+    began = monotonic()
+    new = compile_once()
+    how = f"Compiled in {duration(monotonic() - began)}" if new else "It was compiled already"
+    print(f"{how}: {native.cache_folder()}")
+
+
 @app.command("list")
 @_reported
 def list_command(

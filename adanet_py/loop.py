@@ -194,7 +194,7 @@ class Search:
         """Have the fast engine ready, or on its way, before a group is planned."""
         if self.device == "cpu":
             wait = self.counted or self.timeless
-            self.native = Readiness(self.nursery, wait, self.note)
+            self.native = Readiness(self.nursery, wait, self.note, lambda: self.interrupted)
         try:
             yield
         finally:

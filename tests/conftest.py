@@ -4,6 +4,28 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 # Before torch or numpy are imported by a test; worker processes inherit it.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """The engine `native` is compiled, in float32 and float64: by one process, others wait."""
+    from adanet_py.training.engines.native import is_installed
+
+    if not is_installed():
+        pytest.skip("needs numba (the extra native)")
+    from adanet_py.training.engines.native.warm import compile_once
+
+    compile_once()
+    compile_once(double=True)
+
+
+@pytest.fixture(autouse=True)
+def _compiled_before_it_is_used(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and "native" in callspec.params.values():
+        request.getfixturevalue("compiled")

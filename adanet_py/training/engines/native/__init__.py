@@ -9,13 +9,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import json
 import os
+import platform
+import subprocess
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from adanet_py import __version__
 
 if TYPE_CHECKING:
     from adanet_py.executors import Nursery
@@ -23,15 +30,17 @@ if TYPE_CHECKING:
 
 COMPILER = "adanet_py.training.engines.native.warm"
 NOT_COMPILED = frozenset({"__init__.py", "engine.py", "loaded.py", "translate.py", "warm.py"})
-MISSING = (
-    "numba is not installed, so networks train on the engine 'stacked', several times slower on a "
-    "CPU: pip install 'adanet_py[native]'."
-)
+SLOWER = "networks train on the engine 'stacked', several times slower on a CPU"
+MISSING = f"numba is not installed, so {SLOWER}: pip install 'adanet_py[native]'."
 COMPILING = (
-    "Compiling the native engine, once on this machine, most of a minute; until then networks "
-    "train on the engine 'stacked', several times slower."
+    f"Compiling the native engine, once on this machine, most of a minute; until then {SLOWER}."
 )
 WAITING = "Compiling the native engine, once on this machine; this takes most of a minute."
+UNKEPT = (
+    "The compiled code of the native engine cannot be kept ({why}), so {slower}. Let "
+    "XDG_CACHE_HOME name a folder that can be written."
+)
+FAILED = "Compiling the native engine failed (exit code {code}), so {slower}."
 
 
 def is_installed() -> bool:
@@ -39,26 +48,86 @@ def is_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-@functools.cache
-def cache_folder() -> Path:
-    """Where compiled code of this version of the package lies.
+def caches() -> Path:
+    """The folder for what programs of this user keep; relative if there is no home folder."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(given):
+        return Path(given)
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
 
-    The cache of numba looks at the file of a function alone; a change of what it calls would go
-    unnoticed. So the folder is named after the content of all compiled files, numba and Python.
+
+@functools.cache
+def _key() -> str:
+    """Tells apart what compiled code depends on: its files, release, numba, Python, processor.
+
+    A home folder on a network serves machines with several kinds of processors.
     """
-    digest = hashlib.sha256(sys.version.encode())
+    about_us = f"{__version__} {sys.version} {platform.machine()}"
+    digest = hashlib.sha256(about_us.encode())
     with suppress(PackageNotFoundError):
         digest.update(version("numba").encode())
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+        about = (b"model name", b"flags", b"Features", b"CPU part")
+        digest.update(b"".join(sorted({line for line in lines if line.startswith(about)})))
     for path in sorted(Path(__file__).parent.glob("*.py")):
         if path.name not in NOT_COMPILED:
             digest.update(path.read_bytes())
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "adanet_py" / f"native-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]
 
 
-def is_ready() -> bool:
-    """Whether the engine can start at once."""
-    return is_installed() and (cache_folder() / "ready").exists()
+def cache_folder() -> Path:
+    """Where compiled code of this version of the package lies, wherever the package itself does."""
+    return caches() / "adanet_py" / f"native-{_key()}"
+
+
+def obstacle() -> str:
+    """Why nothing can be kept; empty if it can."""
+    folder = cache_folder()
+    if not folder.is_absolute():
+        return "there is no home folder"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+
+
+def _sums(folder: Path) -> dict[str, int]:
+    return {path.name: zlib.crc32(path.read_bytes()) for path in sorted(folder.glob("*.nbc"))}
+
+
+def _mark(double: bool) -> Path:
+    return cache_folder() / ("ready-double" if double else "ready")
+
+
+def is_marked(double: bool = False) -> bool:
+    """Whether everything was compiled once, though it may be damaged now."""
+    return _mark(double).exists()
+
+
+def mark_ready(double: bool = False) -> None:
+    """Write down that everything is compiled, with checksums."""
+    path = _mark(double)
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(_sums(path.parent)))
+    os.replace(part, path)
+
+
+def is_ready(double: bool = False) -> bool:
+    """Whether the engine can start at once: what was compiled is there and whole."""
+    path = _mark(double)
+    if not (is_installed() and path.is_absolute()):
+        return False
+    try:
+        kept, found = json.loads(path.read_text()), _sums(path.parent)
+    except (OSError, ValueError):
+        return False
+    return bool(kept) and all(found.get(name) == crc for name, crc in kept.items())
 
 
 def dense_engine(device: str) -> str:
@@ -69,18 +138,33 @@ def dense_engine(device: str) -> str:
 class Readiness:
     """Whether networks may train on the engine; has it compiled meanwhile where it is not yet.
 
-    wait: return only when it is compiled, so that no clock decides between engines.
+    wait: return only when it is compiled (or `stopped` says so), so that no clock decides between
+    engines. `note` is told what is going on, and once if compiling has failed.
     """
 
-    def __init__(self, nursery: Nursery, wait: bool, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        nursery: Nursery,
+        wait: bool,
+        note: Callable[[str], None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._note = note
         self._process: Process | None = None
+        self._ready = is_ready()
+        if self._ready:
+            return
         if not is_installed():
             note(MISSING)
-        elif not is_ready():
+        elif why := obstacle():
+            note(UNKEPT.format(why=why, slower=SLOWER))
+        else:
             note(WAITING if wait else COMPILING)
             self._process = nursery.open(COMPILER, [])
-            if wait:
-                self._process.wait()
+            while wait and not stopped():
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(0.2)
+                    break
 
     @property
     def busy(self) -> bool:
@@ -90,7 +174,13 @@ class Readiness:
     @property
     def engine(self) -> str:
         """The engine of dense networks on a CPU now."""
-        return "native" if not self.busy and is_ready() else "stacked"
+        if self._process is not None and not self.busy:
+            self._ready, code = is_ready(), self._process.returncode
+            if not self._ready:
+                self._note(FAILED.format(code=code, slower=SLOWER))
+            self._process.close()
+            self._process = None
+        return "native" if self._ready else "stacked"
 
     def close(self) -> None:
         """End a compilation that is not done; the next run begins it anew."""
@@ -98,3 +188,4 @@ class Readiness:
             if self._process.poll() is None:
                 self._process.kill()
             self._process.close()
+            self._process = None
