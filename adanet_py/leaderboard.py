@@ -42,7 +42,7 @@ COLUMNS: dict[str, str] = {
     "step": "optimizer step of the weights that were kept",
     "steps": "optimizer steps taken",
     "group": "number of the group it was trained in",
-    "engine": "what trained it: stacked or separate",
+    "engine": "what trained it: native, stacked or separate",
     "architecture": "its architecture, or the name of the baseline",
     "optimizer": "its optimizer",
     "schedule": "its learning-rate schedule",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,7 +14,7 @@ import pytest
 import adanet_py
 
 PACKAGE = Path(adanet_py.__file__).parent
-HEAVY = ("torch", "pandas", "sklearn")
+HEAVY = ("torch", "pandas", "sklearn", "numba", "llvmlite")
 
 # No torch, pandas or scikit-learn, at import or through what they import.
 LIGHT = (
@@ -25,6 +25,7 @@ LIGHT = (
     "adanet_py.training.optimizers", "adanet_py.training.schedules", "adanet_py.training.losses",
     "adanet_py.training.general", "adanet_py.training.engines", "adanet_py.training.diagnostics",
     "adanet_py.curves", "adanet_py.drawing", "adanet_py.fork_server",
+    "adanet_py.training.engines.native",
 )  # fmt: skip
 
 # What a worker process loads: torch, but neither pandas nor scikit-learn.
@@ -33,6 +34,7 @@ WORKER = ("adanet_py.worker", "adanet_py.training.jobs", "adanet_py.training.gro
 # Only these may import these.
 OWNERS = {
     "optuna": ("controllers/",),
+    "numba": ("training/engines/native/",),
     "ray": ("executors/ray.py",),
     "typer": ("cli.py",),
     "matplotlib": ("drawing.py",),
@@ -64,8 +66,13 @@ def test_light_modules_load_neither_torch_pandas_nor_scikit_learn():
 
 
 def test_a_worker_loads_neither_pandas_nor_scikit_learn():
-    found = _loads(WORKER, ("pandas", "sklearn", "scipy", "pydantic"))
+    found = _loads(WORKER, ("pandas", "sklearn", "scipy", "pydantic", "numba"))
     assert found == {m: [] for m in WORKER}
+
+
+def test_numba_is_loaded_by_the_engine_that_needs_it_only():
+    modules = ("adanet_py.run", "adanet_py.loop", "adanet_py.api", "adanet_py.training.arrays")
+    assert _loads(modules, ("numba", "llvmlite")) == {m: [] for m in modules}
 
 
 def test_the_data_side_loads_no_torch():
@@ -119,9 +126,14 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = adanet_py.nothing_such
 
 
-def test_every_module_can_be_imported():
+def test_every_module_can_be_imported(request):
+    native = importlib.util.find_spec("numba") is not None
+    if native:
+        request.getfixturevalue("compiled")  # a module loads what was compiled
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         name = name.removesuffix(".__init__")
+        if name.startswith("adanet_py.training.engines.native.") and not native:
+            continue  # without the extra
         if name != "adanet_py.__main__":
             importlib.import_module(name)

@@ -147,7 +147,7 @@ def test_yaml_blocks_are_search_spaces(tmp_path):
 
 def test_the_first_two_bash_blocks_install_with_the_main_job_and_the_tests():
     first, second = (b.text for b in BASH[:INSTALL_BLOCKS])
-    assert "pip install --no-compile -c constraints.txt ." in first
+    assert 'pip install --no-compile -c constraints.txt ".[native]"' in first
     assert first.rstrip().endswith("-m adanet_py search")
     assert '".[test]"' in second
     assert second.rstrip().endswith("-m pytest")

@@ -243,9 +243,7 @@ def warm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_processes_that_come_together_compile_once(warm: ModuleType, folder: Path) -> None:
     found: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(warm.compile_once())) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(warm.compile_once())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
