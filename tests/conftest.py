@@ -12,20 +12,22 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 
 @pytest.fixture(scope="session")
-def compiled() -> None:
-    """The engine `native` is compiled, in float32 and float64: by one process, others wait."""
+def compiled() -> bool:
+    """Compile the engine `native`, in float32 and float64: one process does, others wait for it."""
     from adanet_py.training.engines.native import is_installed
 
     if not is_installed():
-        pytest.skip("needs numba (the extra native)")
+        return False
     from adanet_py.training.engines.native.warm import compile_once
 
     compile_once()
     compile_once(double=True)
+    return True
 
 
 @pytest.fixture(autouse=True)
 def _compiled_before_it_is_used(request: pytest.FixtureRequest) -> None:
     callspec = getattr(request.node, "callspec", None)
-    if callspec is not None and "native" in callspec.params.values():
-        request.getfixturevalue("compiled")
+    uses = callspec is not None and "native" in callspec.params.values()
+    if uses and not request.getfixturevalue("compiled"):
+        pytest.skip("needs numba (the extra native)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -126,14 +126,11 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = adanet_py.nothing_such
 
 
-def test_every_module_can_be_imported(request):
-    native = importlib.util.find_spec("numba") is not None
-    if native:
-        request.getfixturevalue("compiled")  # a module loads what was compiled
+def test_every_module_can_be_imported(compiled):
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         name = name.removesuffix(".__init__")
-        if name.startswith("adanet_py.training.engines.native.") and not native:
-            continue  # without the extra
+        if name.startswith("adanet_py.training.engines.native.") and not compiled:
+            continue  # needs numba
         if name != "adanet_py.__main__":
             importlib.import_module(name)

@@ -99,6 +99,7 @@ def play_bash(block, env):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled")  # before the clock of a block begins
 def test_every_block_of_code_runs_and_prints_what_is_said_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = {**os.environ, "PYTHONPATH": str(Path(adanet_py.__file__).parents[1])}
