@@ -20,9 +20,10 @@ _E0, _E1, _E2 = _f(1.9875691500e-4), _f(1.3981999507e-3), _f(8.3334519073e-3)
 _E3, _E4, _E5 = _f(4.1665795894e-2), _f(1.6666665459e-1), _f(5.0000001201e-1)
 _HALF, _ONE, _TWO = _f(0.5), _f(1.0), _f(2.0)
 _LOW, _HIGH = _f(-87.3), _f(88.3)
-# erf: Abramowitz and Stegun 7.1.26 is good to 1.5e-7, about a unit of float32 near 1.
-_P, _A1, _A2 = _f(0.3275911), _f(0.254829592), _f(-0.284496736)
+# The normal distribution: 7.1.26 is good to 1.5e-7, about a unit of float32 near 1.
+_P, _A1, _A2 = _f(0.3275911 * 0.70710678118654752440), _f(0.254829592), _f(-0.284496736)
 _A3, _A4, _A5 = _f(1.421413741), _f(-1.453152027), _f(1.061405429)
+_DENSITY = _f(0.39894228040143267794)
 # sine and cosine: pi / 2 in three parts, so that the remainder is exact up to about 8,192.
 _TWO_OVER_PI = _f(0.63661977236)
 _PI_A, _PI_B, _PI_C = _f(1.5703125), _f(4.83751296997e-4), _f(7.54978995489e-8)
@@ -45,12 +46,19 @@ def _exp32(x):
 
 
 @register_jitable
-def _erf32(x):
-    a = abs(x)
-    t = _ONE / (_ONE + _P * a)
+def _normal32(x):
+    # erf (Abramowitz and Stegun 7.1.26) with the same exponential as the density.
+    e = _exp32(-_HALF * x * x)
+    t = _ONE / (_ONE + _P * abs(x))
     p = ((((_A5 * t + _A4) * t + _A3) * t + _A2) * t + _A1) * t
-    y = _ONE - p * _exp32(-a * a)
-    return -y if x < 0 else y
+    tail = _HALF * p * e
+    return (tail if x < 0 else _ONE - tail), e * _DENSITY
+
+
+@register_jitable
+def _normal64(x):
+    cdf = 0.5 * (1.0 + math.erf(x * 0.70710678118654752440))
+    return cdf, 0.39894228040143267794 * math.exp(-0.5 * x * x)
 
 
 @register_jitable
@@ -76,7 +84,8 @@ def tanh(x: Any) -> Any:
     raise NotImplementedError
 
 
-def erf(x: Any) -> Any:
+def normal(x: Any) -> Any:
+    """Distribution function and density of the standard normal."""
     raise NotImplementedError
 
 
@@ -102,11 +111,11 @@ def _tanh(x):
     return lambda x: math.tanh(x)
 
 
-@overload(erf)
-def _erf(x):
+@overload(normal)
+def _normal(x):
     if x is types.float32:
-        return lambda x: _erf32(x)
-    return lambda x: math.erf(x)
+        return lambda x: _normal32(x)
+    return lambda x: _normal64(x)
 
 
 @overload(sine)

@@ -161,6 +161,51 @@ def row_loss(kind, z, dz, members, y, balance, ratio, offset, share, knobs):
 
 
 @kernel
+def _softmax_rows(z, members, target, weight, rows, share, knobs):
+    """`batch_loss` of the cross-entropy with nothing else, row by row in place."""
+    real = z.dtype.type
+    size = z.size // rows.size
+    c = size // members
+    smoothing = knobs[SMOOTHING]
+    total = 0.0
+    for r in range(rows.size):
+        part = share / members * (weight[rows[r]] if weight.size else 1.0)
+        label = int(target[rows[r], 0])
+        each, own = real(part * smoothing / c), real(part * (1.0 - smoothing))
+        for m in range(members):
+            one = z[r * size + m * c : r * size + (m + 1) * c]
+            highest = one[0]
+            for j in range(c):
+                highest = one[j] if one[j] > highest else highest
+            picked, mean, sums = one[label] - highest, real(0), real(0)
+            for j in range(c):
+                mean += one[j] - highest
+                one[j] = exp(one[j] - highest)
+                sums += one[j]
+            logs = math.log(sums)
+            inverse = real(part) / sums
+            for j in range(c):
+                one[j] = one[j] * inverse - each
+            one[label] -= own
+            total -= part * (1.0 - smoothing) * (picked - logs)
+            total -= part * smoothing * (mean / c - logs)
+    return total
+
+
+@kernel
+def _value_rows(kind, z, target, weight, offset, ratio, rows, share, knobs):
+    """`batch_loss` of one output a row with nothing else, in place."""
+    total = 0.0
+    for r in range(rows.size):
+        part = share * (weight[rows[r]] if weight.size else 1.0)
+        moved = float(offset[rows[r]]) if offset.size else 0.0
+        loss, slope = _of_value(kind, float(z[r]) + moved, float(target[rows[r], 0]), ratio, knobs)
+        total += part * loss
+        z[r] = z.dtype.type(part * slope)
+    return total
+
+
+@kernel
 def batch_loss(
     kind, z, members, target, weight, offset, balance, ratio, rows, own, share, knobs, row
 ):
@@ -170,6 +215,11 @@ def batch_loss(
     is held to the target of the row before it too, as in `training.mixing`. `row` [M C] is scratch.
     """
     total, size = 0.0, row.size
+    plain = own == 1.0 and target.shape[1] == 1 and balance.size == 0
+    if plain and kind == SOFTMAX and size > members:
+        return _softmax_rows(z, members, target, weight, rows, share, knobs)
+    if plain and kind != SOFTMAX and size == 1:
+        return _value_rows(kind, z, target, weight, offset, ratio[0], rows, share, knobs)
     for r in range(rows.size):
         one = z[r * size : (r + 1) * size]
         for j in range(size):

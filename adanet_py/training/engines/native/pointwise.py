@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from adanet_py.training.engines.native.arithmetic import erf, exp, sigmoid, tanh
+from adanet_py.training.engines.native.arithmetic import exp, normal, sigmoid, tanh
 from adanet_py.training.engines.native.compiling import kernel
 
 NOISE_SIZE = 1 << 19  # as in `architectures.perturbations`
@@ -37,9 +37,8 @@ def _leaky_relu(x):
 
 @register_jitable
 def _gelu(x):
-    real = type(x)
-    cdf = real(0.5) * (real(1) + erf(x * real(0.70710678118654752440)))
-    return x * cdf, cdf + x * real(0.39894228040143267794) * exp(real(-0.5) * x * x)
+    cdf, density = normal(x)
+    return x * cdf, cdf + x * density
 
 
 @register_jitable
@@ -133,10 +132,18 @@ def mask_row(noise, start, share, mask):
 
 def _row(function: Any) -> Callable[..., None]:
     @kernel
-    def forward(z, bias, y, slope):
-        """y = f(z + bias) and its derivative, which may take the place of z."""
-        for j in range(y.size):
-            y[j], slope[j] = function(z[j] + bias[j])
+    def forward(z, bias, y, count):
+        """y [count, d] = f(z + bias) of the last d columns of z; the derivative takes their place.
+
+        Not in an array of its own, which could be z too: two names of one array keep the compiler
+        from vectorising.
+        """
+        units, d = z.size // count, y.size // count
+        shift = bias[units - d : units]
+        for r in range(count):
+            x, out = z[(r + 1) * units - d : (r + 1) * units], y[r * d : (r + 1) * d]
+            for j in range(d):
+                out[j], x[j] = function(x[j] + shift[j])
 
     return forward
 
@@ -146,26 +153,26 @@ def _row(function: Any) -> Callable[..., None]:
 
 
 @kernel
-def _one_row(code, z, bias, y, slope):
+def _all_rows(code, z, bias, y, count):
     # Compiled code cannot index a tuple of different functions; the order is that of PLAIN.
     if code == 0:
-        _relu_row(z, bias, y, slope)
+        _relu_row(z, bias, y, count)
     elif code == 1:
-        _leaky_relu_row(z, bias, y, slope)
+        _leaky_relu_row(z, bias, y, count)
     elif code == 2:
-        _gelu_row(z, bias, y, slope)
+        _gelu_row(z, bias, y, count)
     elif code == 3:
-        _silu_row(z, bias, y, slope)
+        _silu_row(z, bias, y, count)
     elif code == 4:
-        _mish_row(z, bias, y, slope)
+        _mish_row(z, bias, y, count)
     elif code == 5:
-        _elu_row(z, bias, y, slope)
+        _elu_row(z, bias, y, count)
     elif code == 6:
-        _selu_row(z, bias, y, slope)
+        _selu_row(z, bias, y, count)
     elif code == 7:
-        _tanh_row(z, bias, y, slope)
+        _tanh_row(z, bias, y, count)
     else:
-        _sigmoid_row(z, bias, y, slope)
+        _sigmoid_row(z, bias, y, count)
 
 
 @kernel
@@ -176,25 +183,29 @@ def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated):
     """
     count = rows * members
     units, d = z.size // count, y.size // count
-    start, stride = window_start(place, rows, members * d)
-    for r in range(count):
-        out, left = y[r * d : (r + 1) * d], z[r * units : r * units + d]
-        slope = z[(r + 1) * units - d : (r + 1) * units]  # left itself, where there is no gate
-        _one_row(code, slope, bias[units - d :], out, slope)
-        if gated:
+    _all_rows(code, z, bias, y, count)
+    if gated:
+        shift = bias[:d]
+        for r in range(count):
+            out, left = y[r * d : (r + 1) * d], z[r * units : r * units + d]
+            slope = z[r * units + d : (r + 1) * units]
             for j in range(d):
-                value = left[j] + bias[j]
+                value = left[j] + shift[j]
                 left[j] = out[j]
                 slope[j] *= value
                 out[j] *= value
-        if share > 0.0:
-            mask_row(noise, start + (r // members) * stride + (r % members) * d, share, mask[:d])
+    if share > 0.0:
+        start, stride = window_start(place, rows, members * d)
+        factors = mask[:d]
+        for r in range(count):
+            mask_row(noise, start + (r // members) * stride + (r % members) * d, share, factors)
+            out, slope = y[r * d : (r + 1) * d], z[r * units : (r + 1) * units]
             for j in range(d):
-                out[j] *= mask[j]
-                slope[j] *= mask[j]
-            if gated:
+                out[j] *= factors[j]
+            for part in range(units // d):
+                side = slope[part * d : (part + 1) * d]
                 for j in range(d):
-                    left[j] *= mask[j]
+                    side[j] *= factors[j]
 
 
 @kernel
