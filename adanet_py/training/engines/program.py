@@ -101,15 +101,14 @@ class Program:
             outputs = outputs + per_row(self.data.offset[rows])
         return merge_members(outputs, self.spec.task, self.loss)
 
-    def micro_batches(self, module: nn.Module) -> list[slice]:
+    def micro_batches(self, row: int) -> list[slice]:
         """The parts of a batch whose gradients are accumulated, one at a time in memory.
 
-        They depend on the network and the device alone, not on the group. Batch norm sees the
+        `row`: what `row_bytes` gives. They depend on the network and the device alone, not on the group. Batch norm sees the
         statistics of each part (ghost batch norm, Hoffer et al. 2017); all else is as in one go.
         """
         limit = MICRO_BYTES.get(self.device.type, MICRO_BYTES["cpu"])
-        most = limit // row_bytes(self, module)
-        return micro_batches(self.order.batch_size, most, self.pieces)
+        return micro_batches(self.order.batch_size, limit // row, self.pieces)
 
     def seeds(self) -> list[int]:
         """The seed of every member [K]."""
@@ -229,7 +228,7 @@ def build_module(
 ) -> nn.Module:
     """An ordinary module for `candidate`: initial weights from `seed` alone, knob buffers set."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # of the CPU alone, where modules are built
         static = architecture.complete(candidate.static)
         module = architecture.build(static, spec)
         initialise(module, str(static.get("init", "default")), bool(static.get("zero_last", False)))

@@ -29,6 +29,7 @@ from adanet_py.training.engines.program import (
     noisy_layers,
     numeric_values,
     parts_of,
+    row_bytes,
     switch,
 )
 from adanet_py.training.engines.storing import pack, put_back, unpack
@@ -52,7 +53,7 @@ class SeparateEngine:
             for layer in noisy_layers(module).values():
                 layer.noise = pool
         self.mixer = program.mixer()
-        self._pieces = program.micro_batches(program.build(0))
+        self._pieces = program.micro_batches(row_bytes(program, program.build(0)))
         self.optimizers = [self._optimizer(m) for m in range(members)]
         self.rates = program.rates()
         self._probe_rows = probe_rows(program.order.rows)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averages, averaging_weights
@@ -79,8 +80,11 @@ class StackedEngine:
             for n in buffers[0]
             if n not in constant and n not in self.noise_names and n not in self.mixing_names
         }
-        self._train = copy.deepcopy(modules[0]).to("meta").train()
-        self._eval = copy.deepcopy(self._train).eval()
+        # The weights are copied: the last module may be disturbed.
+        self._row_bytes = row_bytes(program, modules[-1])
+        self._pieces = program.micro_batches(self._row_bytes)
+        self._read(modules[0])
+        self._train = modules[0].to("meta").train()
         switch(self._train, program.used())
         self._noisy = list(noisy_layers(self._train).values())
         self.noise: Tensor | None = None  # [K, NOISE_SIZE]
@@ -99,14 +103,17 @@ class StackedEngine:
             share = np.tile(share, (1, program.folds))
             self._share = torch.from_numpy(share).to(program.device, program.dtype).unsqueeze(-1)
             self.averages = {n: v.clone() for n, v in self._averaged().items()}
-        # Measured on a copy, whose running statistics it moves.
-        spare = program.build(0)
-        self._row_bytes = row_bytes(program, spare)
-        self._pieces = program.micro_batches(spare)
         probes = torch.from_numpy(probe_rows(program.order.rows))
         self._probe_rows = probes.to(program.device)  # [F, R]
         self._measured: dict[str, Tensor] = {}
         self._bind()
+
+    def _read(self, module: nn.Module) -> None:
+        """Take from a member's module what the engine needs to know of it."""
+
+    @cached_property
+    def _eval(self) -> nn.Module:
+        return copy.deepcopy(self._train).eval()
 
     @property
     def parameters(self) -> int:

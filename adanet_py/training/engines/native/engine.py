@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines import UnsuitedError
@@ -58,6 +58,15 @@ class NativeEngine(StackedEngine):
         self._net: Net | None = None
         super().__init__(program)
 
+    def _read(self, module: nn.Module) -> None:
+        program = self.program
+        self._translation = translate(
+            module,
+            self.parts,
+            drops="drop_path" in program.used(),
+            mixes=program.mixer() is not None,
+        )
+
     def _bind(self) -> None:
         super()._bind()
         if self._net is None:
@@ -83,12 +92,7 @@ class NativeEngine(StackedEngine):
     def _prepare(self) -> None:
         """What stays the same while members leave."""
         program, real = self.program, self.weights.numpy().dtype
-        net = translate(
-            program.build(0),
-            self.parts,
-            drops="drop_path" in program.used(),
-            mixes=self.mixer is not None,
-        )
+        net = self._translation
         edges = np.array([p.start for p in self._pieces] + [self._pieces[-1].stop], np.int64)
         room = -(-max(PROBE_ROWS, int(np.diff(edges).max())) // 16) * 16
         # A user's own optimizer may bear the name of one of ours.
