@@ -104,8 +104,9 @@ class Program:
     def micro_batches(self, row: int) -> list[slice]:
         """The parts of a batch whose gradients are accumulated, one at a time in memory.
 
-        `row`: what `row_bytes` gives. They depend on the network and the device alone, not on the group. Batch norm sees the
-        statistics of each part (ghost batch norm, Hoffer et al. 2017); all else is as in one go.
+        `row`: what `row_bytes` gives. They depend on the network and the device alone, not on the
+        group. Batch norm sees the statistics of each part (ghost batch norm, Hoffer et al. 2017);
+        all else is as in one go.
         """
         limit = MICRO_BYTES.get(self.device.type, MICRO_BYTES["cpu"])
         return micro_batches(self.order.batch_size, limit // row, self.pieces)
