@@ -169,8 +169,8 @@ class NativeEngine(StackedEngine):
             if mixes is not None:
                 mixing = (
                     np.ascontiguousarray(mixes.keep[:, m]),
-                    np.ascontiguousarray(mixes.share[:, m]),
-                    np.ascontiguousarray(mixes.own[:, m]),
+                    _as_measured(mixes.share[:, m], self._space.row.dtype),
+                    _as_measured(mixes.own[:, m], self._space.row.dtype),
                 )
             rate = np.ascontiguousarray(rates[:, m])
             fold = rows[int(self._fold[m])]
@@ -298,6 +298,14 @@ def _check(program: Program) -> None:
     name = program.loss.name
     if name not in losses.CODES or program.losses[name] is not LOSSES[name]:
         raise UnsuitedError(f"the loss {name} is not compiled")
+
+
+def _as_measured(numbers: Array, real: npt.DTypeLike) -> Array:
+    """Numbers in double precision as they are after rounding, as a step that is measured has them.
+
+    Which steps are measured must not change a bit.
+    """
+    return np.ascontiguousarray(numbers.astype(real).astype(np.float64))
 
 
 def _batch(rows: Array) -> Steps:
