@@ -58,12 +58,14 @@ def trace(engine: str, program: Program, keep: list[int] | None = None) -> dict[
     return out
 
 
-def check_oracle(program: Program, keep: list[int] | None = None, bound: float = 1e-9) -> None:
-    got, want = trace("native", program, keep), trace("separate", program, keep)
+def check_oracle(program: Program, keep: list[int] | None = None) -> None:
+    # torch.optim.NAdam keeps a product in float32; the stacked engine's own does not.
+    oracle = "stacked" if program.optimizer.name == "nadam" else "separate"
+    got, want = trace("native", program, keep), trace(oracle, program, keep)
     assert got.keys() == want.keys()
     for name in want:
         torch.testing.assert_close(
-            got[name], want[name], rtol=bound, atol=bound, equal_nan=True, msg=name
+            got[name], want[name], rtol=1e-9, atol=1e-9, equal_nan=True, msg=name
         )
 
 
@@ -224,8 +226,7 @@ def drawn(seed: int) -> Program:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_what_a_search_proposes(seed: int) -> None:
-    # Updates divided by a root of almost nothing, as of nadam's at first, have lost some digits.
-    check_oracle(drawn(seed), bound=1e-7)
+    check_oracle(drawn(seed))
 
 
 # ------------------------------------------------------------------ single precision
