@@ -95,9 +95,8 @@ def counted_bytes(program: Program, engine: Any, name: str) -> dict[str, int]:
 
 
 def _kept_bytes(program: Program) -> int:
-    module = program.build(0)
-    largest = max(p.stop - p.start for p in program.micro_batches(module))
-    return row_bytes(program, module) * largest
+    row = row_bytes(program, program.build(0))
+    return row * max(p.stop - p.start for p in program.micro_batches(row))
 
 
 def grown_bytes(bench: Bench, case: Case, name: str) -> int | None:
