@@ -61,7 +61,7 @@ from adanet_py.training.engines import ENGINES, UnsuitedError, make_engine
 from adanet_py.training.engines.program import Program, row_bytes
 
 GATE_STEPS, GATE_MEMBERS, WARM_STEPS = 20, 2, 3
-LEAST = 6  # steps of one call
+LEAST = 4  # steps of one call
 GROWN_DEPTH, GROWN_BATCH = 2, 512  # where the growth of a process is measured: depth, least batch
 
 
