@@ -34,45 +34,41 @@ def take_numeric(numeric, rows, keep, y, ldy, noise, place, strength, quantiles)
                 out[j] += quantiles[noise[(start + r * stride + j) % NOISE_SIZE]] * factor
 
 
-@kernel
-def code_of(category, rows, keep, r, column, skipped):
-    """The code of row r; `skipped` columns come before the first categorical one in `keep`."""
-    if keep.size and not keep[skipped + column]:
-        r = r - 1 if r else rows.size - 1
-    return category[rows[r], column]
-
-
+# Columns of codes are narrow: plain indices are quicker than a view for every row.
 @kernel
 def one_hot(category, rows, keep, column, skipped, y, ldy, size):
-    """y [B, size - 1]: 1 at code - 1; code 0 (missing or unseen) is all zeros."""
+    """y [B, size - 1]: 1 at code - 1; code 0 (missing or unseen) is all zeros.
+
+    `skipped` columns come before the first categorical one in `keep`.
+    """
     one, zero = y.dtype.type(1), y.dtype.type(0)
+    turned = 1 if keep.size and not keep[skipped + column] else 0
     for r in range(rows.size):
-        out = y[r * ldy : r * ldy + size - 1]
+        code = category[rows[r - turned], column]  # -1: the last one
         for j in range(size - 1):
-            out[j] = zero
-        code = code_of(category, rows, keep, r, column, skipped)
+            y[r * ldy + j] = zero
         if 0 < code < size:
-            out[code - 1] = one
+            y[r * ldy + code - 1] = one
 
 
 @kernel
 def look_up(category, rows, keep, column, skipped, table, y, ldy, width):
     """y [B, width] = table[code]."""
+    turned = 1 if keep.size and not keep[skipped + column] else 0
     for r in range(rows.size):
-        code = code_of(category, rows, keep, r, column, skipped)
-        out, vector = y[r * ldy : r * ldy + width], table[code * width : (code + 1) * width]
+        code = category[rows[r - turned], column]
         for j in range(width):
-            out[j] = vector[j]
+            y[r * ldy + j] = table[code * width + j]
 
 
 @kernel
 def look_up_backward(category, rows, keep, column, skipped, dtable, dy, ldy, width):
     """Add to dtable."""
+    turned = 1 if keep.size and not keep[skipped + column] else 0
     for r in range(rows.size):
-        code = code_of(category, rows, keep, r, column, skipped)
-        g, vector = dy[r * ldy : r * ldy + width], dtable[code * width : (code + 1) * width]
+        code = category[rows[r - turned], column]
         for j in range(width):
-            vector[j] += g[j]
+            dtable[code * width + j] += dy[r * ldy + j]
 
 
 @kernel
@@ -131,10 +127,8 @@ def embed(y, ldy, parts, step, rows, bias, width):
     """Add the bias [n, width] of every column's map to its part of y, `step` apart."""
     for r in range(rows):
         for p in range(parts):
-            out = y[r * ldy + p * step : r * ldy + p * step + width]
-            b = bias[p * width : (p + 1) * width]
             for j in range(width):
-                out[j] += b[j]
+                y[r * ldy + p * step + j] += bias[p * width + j]
 
 
 @kernel
@@ -142,10 +136,8 @@ def embed_backward(dy, ldy, parts, step, rows, dbias, width):
     """Add to dbias [n, width]."""
     for r in range(rows):
         for p in range(parts):
-            g = dy[r * ldy + p * step : r * ldy + p * step + width]
-            b = dbias[p * width : (p + 1) * width]
             for j in range(width):
-                b[j] += g[j]
+                dbias[p * width + j] += dy[r * ldy + p * step + j]
 
 
 @kernel
