@@ -28,6 +28,7 @@ def compiled() -> bool:
 @pytest.fixture(autouse=True)
 def _compiled_before_it_is_used(request: pytest.FixtureRequest) -> None:
     callspec = getattr(request.node, "callspec", None)
-    uses = callspec is not None and "native" in callspec.params.values()
+    values = () if callspec is None else callspec.params.values()
+    uses = any(isinstance(value, str) and value == "native" for value in values)
     if uses and not request.getfixturevalue("compiled"):
         pytest.skip("needs numba (the extra native)")
