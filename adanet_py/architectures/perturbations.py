@@ -123,7 +123,7 @@ class DropPath(Noisy):
 
 
 @functools.cache
-def _deviation() -> float:
+def byte_deviation() -> float:
     """Standard deviation of the 256 quantiles of the normal distribution that a byte stands for."""
     return pstdev(NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256))
 
@@ -141,7 +141,7 @@ class InputNoise(Noisy):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("knob_input_noise", torch.tensor(0.0))
-        self.scale = math.sqrt(2.0) / _deviation()
+        self.scale = math.sqrt(2.0) / byte_deviation()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.acts or not x.shape[1]:

@@ -7,9 +7,10 @@ members take turns within a step: what one member needs stays in the cache.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
-from statistics import NormalDist, pstdev
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from adanet_py.architectures.perturbations import byte_deviation
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines import UnsuitedError
 from adanet_py.training.engines.native import losses, updates
@@ -357,7 +359,8 @@ def _matrices(parts: Sequence[Part]) -> npt.NDArray[np.int64]:
     return np.array(table, np.int64).reshape(-1, 6)
 
 
+@functools.cache
 def _quantiles() -> npt.NDArray[np.float64]:
     """What each byte stands for in input noise; as in `perturbations.InputNoise`."""
     normal = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)])
-    return normal / pstdev(normal.tolist())
+    return normal / byte_deviation()
