@@ -36,7 +36,7 @@ OWNERS = {
     "optuna": ("controllers/",),
     "numba": ("training/engines/native/",),
     "ray": ("executors/ray.py",),
-    "typer": ("cli.py",),
+    "typer": ("commands/",),
     "matplotlib": ("drawing.py",),
     "plotext": ("drawing.py",),
 }

@@ -1,0 +1,1 @@
+"""The commands of the command line, each one call; see `cli.py`."""

@@ -1,0 +1,26 @@
+"""How a leaderboard is shown on a screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adanet_py.console import print_table
+
+_SHOWN = (
+    "rank", "id", "architecture", "status", "train", "validation", "audit", "low", "high", "tie",
+    "parameters", "seconds", "latency_ms",
+)  # fmt: skip
+
+
+def show_leaderboard(frame: Any, top: int | None) -> None:
+    """The columns that fit a screen; the rest are in leaderboard.csv."""
+    shown = frame if top is None else frame.head(top)
+    names = [n for n in _SHOWN if n in frame.columns]
+    rows = [[None if _missing(v) else v for v in row] for row in shown[names].itertuples(False)]
+    print_table(rows, names)
+    if len(shown) < len(frame):
+        print(f"... and {len(frame) - len(shown)} more")
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value or type(value).__name__ == "NAType"
