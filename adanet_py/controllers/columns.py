@@ -40,6 +40,7 @@ class Columns:
             [(self._at[name], self._among(name, values)) for name, values in d.when]
             for d in decisions
         ]
+        self._deciding = {p for conditions in self._conditions for p, _ in conditions}
         self._places: dict[str, Place | None] = {}
 
     def _among(self, name: str, values: tuple[Scalar, ...]) -> Bools:
@@ -73,6 +74,21 @@ class Columns:
             d, x = self.decisions[j], float(row[j])
             out[d.name] = d.domain[int(x)] if d.kind == "choice" else d.at(x)
         return out
+
+    def complete(self, changed: int, row: Floats, habits: Floats) -> Floats:
+        """`row` [D] made whole, in place, after its column `changed` was: what becomes active takes
+        its value in `habits` [D], what no longer is falls away.
+        """
+        if changed not in self._deciding:
+            return row
+        for j in range(changed + 1, len(row)):
+            if not all(
+                row[p] == row[p] and allowed[int(row[p])] for p, allowed in self._conditions[j]
+            ):
+                row[j] = np.nan
+            elif row[j] != row[j]:  # NaN: was not active
+                row[j] = habits[j]
+        return row
 
     def programs(self) -> list[int]:
         """The columns that decide the program."""
