@@ -276,10 +276,10 @@ class Search:
             if denied:
                 self.note(denied, once=candidates[0].family)
             if members:
-                names = [name_of(self.controller)] * members
                 engine = engine_for(candidates[0], self.own, dense=self.load.dense)
                 group = candidates[:members]
-                return make_group(index, group, names[: len(group)], epochs, self.load, engine)
+                names = [c.by or name_of(self.controller) for c in group]
+                return make_group(index, group, names, epochs, self.load, engine)
             if passes(candidates[0], self.load) <= 1.0:
                 return None
             self.refused += tuple(candidates)  # a cheaper one may still fit

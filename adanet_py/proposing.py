@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from adanet_py.controllers import Controller
+from adanet_py.controllers.families import has_one_setting
 from adanet_py.errors import ConfigError, SpaceError, check_known
 from adanet_py.memory import learn_limits
 from adanet_py.own import Own
@@ -43,10 +44,12 @@ def ask(
 ) -> Asked:
     """New candidates of one family that may fit into memory, as far as the history tells.
 
+    At most `n`; one where a program has one setting only, for others could not be trained with it.
     What cannot is shown to the controller as pending while it is asked again, up to `TRIES` times.
     Raises ConfigError for what is no candidate, SpaceError for a candidate with unknown names or
     illegal values.
     """
+    n = 1 if n and has_one_setting(space) else n
     limits = learn_limits(history.results, load)
     seen, too_large = history, ""
     for _ in range(TRIES):

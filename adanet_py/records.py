@@ -78,7 +78,8 @@ class Candidate:
 
     `static` decides shapes and the graph (depth, width, norm, batch size ...) and with
     `architecture` and `optimizer` chooses the program; `numeric` (learning rate, decay, dropout
-    ...) is data, one value per member of a fused group. `parent` and `move` name its origin.
+    ...) is data, one value per member of a fused group. `parent` and `move` name its origin. `by`
+    is the controller that proposed it where a mixture did: in memory only, no part of the content.
     """
 
     architecture: str
@@ -89,6 +90,7 @@ class Candidate:
     seed: int = 0
     parent: str | None = None
     move: str | None = None
+    by: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "static", dict(sorted(self.static.items())))
@@ -131,7 +133,7 @@ class Candidate:
         return isinstance(other, Candidate) and self.to_json() == other.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, every field."""
+        """Plain values, every field of the content."""
         return {
             "architecture": self.architecture,
             "static": dict(self.static),

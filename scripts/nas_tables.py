@@ -135,8 +135,9 @@ def play(controller: Controller, table: Table, queries: int, batch: int, seed: i
 def answer(candidate: Candidate, signal: float) -> Result:
     """What a controller hears: the signal as reward, a failure where there is none."""
     if math.isnan(signal):
-        return Result(candidate, Status.FAILED, message="no such network")
-    return Result(candidate, Status.COMPLETE, metrics={"validation": signal}, reward=signal)
+        return Result(candidate, Status.FAILED, controller=candidate.by, message="no such network")
+    metrics = {"validation": signal}
+    return Result(candidate, Status.COMPLETE, metrics, reward=signal, controller=candidate.by)
 
 
 # ------------------------------------------------------------------------------------ spaces

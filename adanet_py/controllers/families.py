@@ -3,6 +3,9 @@
 A call asks for the candidates of one group. They share what decides the program (architecture,
 static knobs, optimizer) and differ in the numbers and the schedule, so that they can be trained
 fused. What a controller adds is a `Draw`: how to choose a program and how to choose settings.
+
+Where a program has fewer settings than are wanted, only one if every decision is static, the draw
+is asked for another program, and again, so that all proposals are the controller's own.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
+from math import inf, prod
 
 import numpy as np
 
+from adanet_py.controllers.columns import columns_of
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import Assignment, SearchSpace, assemble, every_assignment, fill, project
 from adanet_py.space_points import draw_seed
@@ -48,6 +53,17 @@ def program_of(space: SearchSpace, assignment: Mapping[str, Scalar]) -> Assignme
     return {k: v for k, v in assignment.items() if space.by_name[k].static}
 
 
+def has_one_setting(space: SearchSpace) -> bool:
+    """Whether everything that is to be decided decides the program."""
+    return all(d.static or d.size <= 1 for d in space.decisions)
+
+
+def count_settings(space: SearchSpace, program: Mapping[str, Scalar]) -> float:
+    """How many settings a program has at most: 1 where nothing beside it is to be decided."""
+    columns = columns_of(space)
+    return prod(columns.decisions[j].size for j in columns.settings(program))
+
+
 def _family(
     space: SearchSpace, n: int, rng: np.random.Generator, draw: Draw, taken: set[str]
 ) -> list[Candidate]:
@@ -60,16 +76,22 @@ def _family(
             out.append(replace(candidate, seed=draw_seed(rng)))
     anchor = project(space, first) if first is not None else None
     program = program_of(space, anchor) if anchor is not None else None
+    room = inf if program is None else count_settings(space, program)
+    met: set[str] = set()  # experiments of the program
     for _ in range(_TRIES * n):
         if len(out) == n:
             break
+        if len(met) >= room:
+            program = anchor = first = None
         assignment, parent, move = draw(program, anchor)
         if program is None:
-            program = program_of(space, assignment)
+            program, met = program_of(space, assignment), set()
+            room = count_settings(space, program)
         candidate = assemble(space, assignment, draw_seed(rng), parent, move)
         if first is not None and anchor is not None:
             # A start may lie outside the ranges; its companions must share its program exactly.
             candidate = replace(candidate, static=first.static)
+        met.add(candidate.experiment)
         if candidate.experiment not in taken:
             taken.add(candidate.experiment)
             out.append(candidate)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adanet_py.controllers.columns import Columns, Floats, columns_of
-from adanet_py.controllers.families import Proposal, propose_family_by_family
+from adanet_py.controllers.families import Proposal, has_one_setting, propose_family_by_family
 from adanet_py.controllers.parzen import Parzen, log_sum
 from adanet_py.controllers.scored import Scored, of_programs, of_settings, scored
 from adanet_py.records import Candidate, History, Scalar
@@ -41,11 +41,18 @@ def propose(
     columns = columns_of(space)
     rows = scored(history)
     batches: dict[tuple[tuple[str, Scalar], ...], Iterator[Assignment]] = {}
+    programs: Iterator[Assignment] | None = None
+    alone = has_one_setting(space)
 
     def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
+        nonlocal programs
         if program is None:
-            near = of_programs(rows)
-            program = next(_points(space, columns, near, {}, columns.programs(), 1, rng))
+            if programs is None:
+                # Where a program has one setting, all of them are different programs.
+                few = n if alone else 1
+                deciding = columns.programs()
+                programs = _points(space, columns, of_programs(rows), {}, deciding, few, rng)
+            program = next(programs)
         key = tuple(program.items())
         if key not in batches:
             near = of_settings(rows, program["architecture"], program["optimizer"], STARTS)
