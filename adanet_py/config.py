@@ -13,7 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from adanet_py.class_weight import read_class_weight
-from adanet_py.errors import ConfigError, nearest
+from adanet_py.errors import ConfigError, check_known, nearest
+from adanet_py.fidelity import FIDELITIES
 
 DEFAULT_SECONDS = 60.0  # where neither a time nor a number of candidates is given
 
@@ -92,6 +93,12 @@ def _metric(value: Any) -> Any:
     return value
 
 
+def _fidelity(value: Any) -> Any:
+    if isinstance(value, str):
+        check_known("fidelity", value, FIDELITIES, ConfigError)
+    return value
+
+
 def _level(value: Any) -> Any:
     if value is None:
         return None
@@ -130,6 +137,7 @@ class SearchConfig(BaseModel):
     candidates: Annotated[int, Field(ge=1)] | None = None
     space: PathLike = "table"
     controller: Text = "evolution"
+    fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
     folds: Annotated[int, Field(ge=1)] | None = None
     split: PathLike | None = None
     group: Text | None = None

@@ -6,7 +6,7 @@ models are paired: rows that are hard for both cancel (Efron & Tibshirani 1993, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,51 @@ def bootstrap(
         worse_low, worse_high = _percentiles(errors[i] - errors[0])
         out[name] = Interval(low, high, worse_low, worse_high, ties[i])
     return out
+
+
+def standard_errors(
+    metric: Metric,
+    y: np.ndarray,
+    predictions: Sequence[np.ndarray],
+    weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the standard error of the first model's metric, and of the others' difference to it.
+
+    [K]; the differences are paired, row by row.
+    Arguments as in `bootstrap`. Where the metric is a function of a mean over rows, or the area
+    under the ROC curve, by the influence of each row (the delta method; Efron & Tibshirani 1993,
+    chapter 21): sqrt(sum w^2 (d - mean d)^2) / sum w, d the difference of the influences; else
+    by a few resamples. NaN where the metric is not defined.
+    """
+    rows = [_influence(metric, y, p, weight) for p in predictions]
+    if rows[0] is not None:
+        w = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
+        first = np.asarray(rows[0])
+        parts = np.stack([first, *(np.asarray(r) - first for r in rows[1:])])
+        parts -= (parts @ w / w.sum())[:, None]
+        return np.asarray(np.sqrt((w * parts) ** 2 @ np.ones(len(y))) / w.sum())
+    functions = [_statistic(metric, y, p, weight)[1] for p in predictions]
+    blocks = [
+        np.stack([function(block) for function in functions])
+        for block in _resamples(len(y), _DRAWS_SLOWEST, weight, 0)
+    ]
+    values = np.concatenate(blocks, axis=1)
+    return np.asarray(np.std([values[0], *(values[1:] - values[0])], axis=1, ddof=1))
+
+
+def _influence(
+    metric: Metric, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None
+) -> np.ndarray | None:
+    """Return by how much each row moves the metric [n], per unit of weight; None if not known."""
+    loss = per_row_loss(metric, y, prediction)
+    if loss is not None:
+        of_mean = (for_several(metric) if np.ndim(y) == 2 else metric).of_mean
+        mean, h = np.average(loss, axis=0, weights=weight), 1e-4
+        return np.asarray((of_mean(mean + h * (loss - mean)) - of_mean(mean)) / h)
+    if metric.name == "roc_auc":
+        truth = inputs(for_several(metric) if np.ndim(y) == 2 else metric, y, prediction)[0]
+        return _auc_influence(truth, prediction, weight)[1]
+    return None
 
 
 def _statistic(

@@ -20,6 +20,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "norms": ("adanet_py.architectures.names", "NORMS"),
     "inits": ("adanet_py.architectures.names", "INITS"),
     "controllers": ("adanet_py.controllers", "CONTROLLERS"),
+    "fidelities": ("adanet_py.fidelity", "FIDELITIES"),
     "engines": ("adanet_py.training.engines", "ENGINES"),
     "metrics": ("adanet_py.metrics", "METRICS"),
 }

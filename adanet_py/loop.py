@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from adanet_py.baselines import Baseline
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller, name_of
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
+from adanet_py.fidelity import Seen
 from adanet_py.folder import State, evict, tidy
 from adanet_py.journal import Journal, StorageError
-from adanet_py.metrics import get_metric
+from adanet_py.metrics import get_metric, to_error
 from adanet_py.own import Own, engine_for
 from adanet_py.placement import count_cores, make_job
 from adanet_py.plan import (
@@ -100,6 +102,7 @@ class Search:
         pinned = self.config.loss != AUTO or self.config.quantile is not None
         losses = self.own.all_losses()
         self.space = with_losses(self.space, self.prepared.source.spec, losses, pinned=pinned)
+        self.seen = Seen(partial(to_error, self.metric))
         self.load = Workload(
             spec=self.prepared.source.spec,
             rows=self.prepared.rows,
@@ -107,6 +110,7 @@ class Search:
             own=self.own,
             seconds=None if self.counted else self.config.time,
             order_seed=self.config.seed,
+            fidelity=self.config.fidelity,
         )
         self.saver = Saver(
             self.folder,
@@ -271,7 +275,7 @@ class Search:
                 if asked.too_large or not self.refused:
                     self._journal("exhausted", {})
                 return None
-            members, epochs = size_group(candidates[0], self.load, speed, left, most)
+            members, epochs = size_group(candidates[0], self.load, speed, left, most, index)
             denied = too_costly(candidates[0], self.load, speed, members, epochs)
             if denied:
                 self.note(denied, once=candidates[0].family)
@@ -279,7 +283,10 @@ class Search:
                 engine = engine_for(candidates[0], self.own, dense=self.load.dense)
                 group = candidates[:members]
                 names = [c.by or name_of(self.controller) for c in group]
-                return make_group(index, group, names, epochs, self.load, engine)
+                found = self.state.results
+                earlier = {i: r for i, r in found.items() if before is None or i < before}
+                bars = partial(self.seen.bars, self.state.groups, earlier)
+                return make_group(index, group, names, epochs, self.load, engine, bars)
             if passes(candidates[0], self.load) <= 1.0:
                 return None
             self.refused += tuple(candidates)  # a cheaper one may still fit

@@ -7,13 +7,15 @@ no clock.
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from adanet_py.fidelity import FIDELITIES, TIES, Rung, step_of
 from adanet_py.own import Own, engine_for
 from adanet_py.records import Candidate, DataSpec, Group, History, Result
 from adanet_py.training.batches import rows_per_step
@@ -28,7 +30,6 @@ FULL_BATCH_STEPS = 300  # an epoch is one step there, and a few dozen steps trai
 ONE_SAMPLE_STEPS = 30_000  # an epoch is as many steps as rows there
 EVALUATIONS = 30  # per candidate
 PATIENCE = int(GENERAL["patience"].default)  # type: ignore[arg-type]  # evaluations
-RUNGS = ((1 / 8, 1 / 2), (1 / 3, 1 / 4))  # (share of the steps, share of the members that stay)
 SHARES = 4  # a group may take a quarter of a worker's time
 SEPARATE_MEMBERS = 2  # candidates of a group there, where they gain nothing from each other
 LATEST = 32  # results the speed is measured by
@@ -61,6 +62,7 @@ class Workload:
     order_seed: int = 0
     own: Own = field(default_factory=Own)
     dense: str = "stacked"  # engine of dense networks
+    fidelity: str = "none"  # how candidates are compared before their end, see fidelity.py
 
 
 def step_flops(candidate: Candidate, load: Workload) -> float:
@@ -117,13 +119,23 @@ def measured_speed(history: History, load: Workload) -> float:
     return float(np.clip(statistics.median(ratios), 0.05, 20.0)) if len(ratios) >= 3 else 1.0
 
 
-def average_members(members: int) -> float:
-    """Mean number of members alive over the steps of a group, rungs considered."""
+def average_members(members: int, rungs: Sequence[Rung]) -> float:
+    """Mean number of members alive over the steps of a group, at most."""
     alive, at, total = float(members), 0.0, 0.0
-    for share, stay in RUNGS if members > 2 else ():
-        total += alive * (share - at)
-        alive, at = max(1.0, np.ceil(members * stay)), share
+    for rung in rungs:
+        total += alive * (rung.share - at)
+        alive, at = float(kept(members, rung)), rung.share
     return total + alive * (1.0 - at)
+
+
+def kept(members: int, rung: Rung) -> int:
+    """How many of a group stay at a rung; two are too few to choose from."""
+    return members if members <= 2 else max(1, math.ceil(members * rung.stay - 1e-9))
+
+
+def rungs_of(epochs: float, index: int, load: Workload) -> tuple[Rung, ...]:
+    """The rungs of the group `index`."""
+    return FIDELITIES[load.fidelity].rungs(epochs, index)
 
 
 def full_epochs(rows: int, seconds: float | None = None) -> int:
@@ -157,9 +169,14 @@ def _epochs(candidate: Candidate, load: Workload) -> int:
 
 
 def size_group(
-    candidate: Candidate, load: Workload, speed: float, left: float | None, most: int
+    candidate: Candidate,
+    load: Workload,
+    speed: float,
+    left: float | None,
+    most: int,
+    index: int = 0,
 ) -> tuple[int, float]:
-    """(members, epochs) of a group of the candidate's family; (0, 0) when nothing fits.
+    """(members, epochs) of group `index`, of the candidate's family; (0, 0) when nothing fits.
 
     `left` are the seconds until the deadline, `most` the candidates still wanted.
     """
@@ -170,9 +187,10 @@ def size_group(
         return members, epochs
     share = load.seconds / SHARES if left is None else min(load.seconds / SHARES, left)
     steps = max(1.0, load.rows / batch_size(candidate, load))
+    rungs = rungs_of(epochs, index, load)
 
     def cost(members: int, epochs: float) -> float:
-        each = seconds_per_step(candidate, average_members(members), load, speed)
+        each = seconds_per_step(candidate, average_members(members, rungs), load, speed)
         return epochs * steps * each
 
     while members > 2 and cost(members, epochs) > share and cost(members, epochs / 3) > share:
@@ -215,23 +233,29 @@ def make_group(
     epochs: float,
     load: Workload,
     engine: str,
+    bars: Callable[[Sequence[Rung]], Sequence[float]] | None = None,
 ) -> Group:
-    """The group with its steps, rungs and evaluations."""
+    """The group with its steps, rungs and evaluations.
+
+    `bars` says for rungs what error a candidate must not exceed there; None: there is no limit.
+    """
     per_epoch = max(1, round(load.rows / batch_size(candidates[0], load)))
     steps = max(1, round(epochs * per_epoch))
     every = max(1, steps // EVALUATIONS)
-    rungs, keep = [], []
-    for share, stay in RUNGS if len(candidates) > 2 else ():
-        at = max(every, round(share * steps / every) * every)
-        if at < steps and at not in rungs:
-            rungs.append(at)
-            keep.append(max(1, int(np.ceil(len(candidates) * stay))))
+    at: dict[int, Rung] = {}
+    for rung in rungs_of(epochs, index, load):
+        step = step_of(rung.share, steps, every)
+        if step < steps:
+            at.setdefault(step, rung)
+    limits = bars(list(at.values())) if bars is not None else [math.inf] * len(at)
     return Group(
         index=index,
         candidates=tuple(candidates),
         steps=steps,
-        rungs=tuple(rungs),
-        keep=tuple(keep),
+        rungs=tuple(at),
+        keep=tuple(kept(len(candidates), rung) for rung in at.values()),
+        bars=tuple(limits),
+        ties=TIES,
         evaluate_every=every,
         patience=PATIENCE,
         engine=engine,

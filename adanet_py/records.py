@@ -27,7 +27,7 @@ class Status(Enum):
 
     COMPLETE = "trained for all planned steps"
     CONVERGED = "stopped early: validation no longer improved; the best weights were kept"
-    PRUNED = "stopped at a rung: other candidates of its group were better"
+    PRUNED = "stopped at a rung: other candidates were better by then"
     DEADLINE = "stopped by the time budget; the best weights so far were kept"
     DIVERGED = "diverged: the loss became infinite or not a number"
     OUT_OF_MEMORY = "did not fit into memory"
@@ -240,7 +240,9 @@ class Group:
     """Candidates of one family trained as one program, with everything decided beforehand.
 
     `steps` is the total every schedule refers to, whether or not a candidate lives that long.
-    At each of `rungs` (steps) the best `keep` candidates stay; the rest are PRUNED.
+    At each of `rungs` (steps) the best `keep` candidates stay, as far as their errors are within
+    the rung's `bars`; the rest are PRUNED. Whom fewer than `ties` standard errors part from those
+    that stay, stays too (fidelity.py).
     `stop_at` repeats a stop by the deadline when a run is replayed.
     """
 
@@ -249,6 +251,8 @@ class Group:
     steps: int
     rungs: tuple[int, ...] = ()
     keep: tuple[int, ...] = ()
+    bars: tuple[float, ...] = ()  # errors, lower is better, from what earlier groups had there
+    ties: float = 0.0
     evaluate_every: int = 1
     patience: int = 0  # evaluations without improvement; 0 = never stop early; a candidate may
     # have its own, unless the group has none
@@ -261,6 +265,7 @@ class Group:
         """Plain values, every field."""
         out: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         out["candidates"] = [c.to_json() for c in self.candidates]
+        out["bars"] = [_out(b) for b in self.bars]
         return out
 
     @classmethod
@@ -270,6 +275,7 @@ class Group:
         fields["candidates"] = tuple(Candidate.from_json(c) for c in value["candidates"])
         for name in ("rungs", "keep", "controllers"):
             fields[name] = tuple(fields[name])
+        fields["bars"] = tuple(_in(b) for b in fields.get("bars", ()))
         return cls(**fields)
 
 

@@ -30,7 +30,9 @@ from adanet_py.training import groups, jobs
 from adanet_py.training.engines import ENGINES
 from adanet_py.training.engines.program import Program
 from adanet_py.training.groups import Plan, Track, train
+from adanet_py.training.scoring import Scorer
 
+NO_SCORER = Scorer.make("log_loss", "binary", np.zeros(0), None, (0.0, 1.0))
 RATES = (0.003, 0.03, 0.0001, 0.01)
 STEPS, EVERY = 12, 3
 
@@ -160,8 +162,11 @@ class FakeEngine:
         self.alive = [self.alive[k] for k in keep]
 
 
-def leave(errors: list[float], keep: int, **status: Status) -> tuple[list[Track], list[int]]:
+def leave(
+    errors: list[float], keep: int, changes: Any = None, **status: Status
+) -> tuple[list[Track], list[int]]:
     """A rung at which candidates with these errors meet; `c1=Status...` has left already."""
+    changes = changes or {}
     candidates = family((0.1,) * len(errors))
     tracks = [Track(c, best_error=e) for c, e in zip(candidates, errors, strict=True)]
     engine = FakeEngine(len(errors))
@@ -170,7 +175,8 @@ def leave(errors: list[float], keep: int, **status: Status) -> tuple[list[Track]
     diverged_now = [c for c, t in enumerate(tracks) if t.status is Status.DIVERGED]
     gone = [c for c, t in enumerate(tracks) if t.status is not None and c not in diverged_now]
     engine.alive = [c for c in engine.alive if c not in gone]
-    groups._leave(engine, tracks, make_group(candidates, rungs=(3,), keep=(keep,)), 3)
+    group = make_group(candidates, rungs=(3,), keep=(keep,), **changes)
+    groups._leave(engine, tracks, Plan(group, (), NO_SCORER), 3)
     return tracks, engine.alive
 
 
@@ -186,6 +192,13 @@ def test_a_diverged_candidate_takes_no_place_at_a_rung() -> None:
     assert [t.status for t in tracks] == [Status.DIVERGED, None, None, Status.PRUNED]
 
 
+def test_a_candidate_competes_with_what_earlier_groups_had_at_the_rung() -> None:
+    tracks, alive = leave([0.1, 0.3, 0.2, 0.4], keep=3, changes={"bars": (0.2,)})
+    assert alive == [0, 2]
+    assert [t.status for t in tracks] == [None, Status.PRUNED, None, Status.PRUNED]
+    assert leave([0.3, 0.4], keep=2, changes={"bars": (0.2,)})[1] == []
+
+
 def test_nobody_left_at_a_rung() -> None:
     tracks, alive = leave([0.1, 0.2], keep=1, c0=Status.CONVERGED)
     assert alive == []
@@ -198,7 +211,7 @@ def test_equal_scores_are_told_apart_by_identity_not_by_position() -> None:
         tracks = [Track(candidates[i], best_error=0.5) for i in order]
         engine = FakeEngine(3)
         group = make_group(tuple(candidates[i] for i in order), rungs=(3,), keep=(1,))
-        groups._leave(engine, tracks, group, 3)
+        groups._leave(engine, tracks, Plan(group, (), NO_SCORER), 3)
         (survivor,) = engine.alive
         assert tracks[survivor].candidate.id == min(c.id for c in candidates)
 

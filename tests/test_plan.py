@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
 from typing import Any
@@ -12,8 +14,9 @@ from programs import make_arrays, make_spec
 
 from adanet_py import plan
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.fidelity import FIDELITIES
 from adanet_py.plan import Workload
-from adanet_py.records import Candidate, History, Result, Status
+from adanet_py.records import Candidate, Group, History, Result, Status
 from adanet_py.training.engines.program import build_module
 
 SIZES = [
@@ -109,7 +112,7 @@ def test_a_group_is_estimated_to_fit_its_share_of_the_time() -> None:
         chosen = candidate(width=width)
         members, epochs = plan.size_group(chosen, load, 1.0, None, 100)
         steps = epochs * load.rows / plan.batch_size(chosen, load)
-        each = plan.seconds_per_step(chosen, plan.average_members(members), load, 1.0)
+        each = plan.seconds_per_step(chosen, plan.average_members(members, ()), load, 1.0)
         assert steps * each <= 1.001 * load.seconds / plan.SHARES
 
 
@@ -162,9 +165,12 @@ def test_speed_is_measured_only_from_several_usable_results() -> None:
 @pytest.mark.parametrize("members", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("rows", [20, 999, 70_000])
 @pytest.mark.parametrize("epochs", [0.1, 1, 12, 100])
-def test_a_group_is_planned_consistently(members: int, rows: int, epochs: float) -> None:
+@pytest.mark.parametrize("fidelity", sorted(FIDELITIES))
+def test_a_group_is_planned_consistently(
+    members: int, rows: int, epochs: float, fidelity: str
+) -> None:
     candidates = [Candidate("mlp", numeric={"lr": 0.1 / (i + 1)}) for i in range(members)]
-    load = work(rows, order_seed=5)
+    load = work(rows, order_seed=5, fidelity=fidelity)
     group = plan.make_group(3, candidates, ["random"] * members, epochs, load, "stacked")
     assert group == plan.make_group(3, candidates, ["random"] * members, epochs, load, "stacked")
     assert group.candidates == tuple(candidates)
@@ -175,23 +181,26 @@ def test_a_group_is_planned_consistently(members: int, rows: int, epochs: float)
     assert group.steps == pytest.approx(epochs * per_epoch, rel=0.5, abs=1.0)
     assert 1 <= group.evaluate_every <= group.steps
     assert list(group.rungs) == sorted(set(group.rungs))
-    assert len(group.rungs) == len(group.keep)
+    assert len(group.rungs) == len(group.keep) == len(group.bars)
     assert all(0 < r < group.steps and r % group.evaluate_every == 0 for r in group.rungs)
     assert list(group.keep) == sorted(group.keep, reverse=True)
     assert all(1 <= k <= members for k in group.keep)
-    assert members > 2 or not group.rungs
+    assert members > 2 or all(k == members for k in group.keep)
+    assert Group.from_json(json.loads(json.dumps(group.to_json()))) == group
 
 
 def test_the_mean_number_of_living_members_agrees_with_the_rungs() -> None:
-    for members in range(1, 9):
+    for members, fidelity in itertools.product(range(1, 9), FIDELITIES):
         candidates = [Candidate("mlp", numeric={"lr": 0.1 / (i + 1)}) for i in range(members)]
-        group = plan.make_group(0, candidates, [], 100, work(25_600), "stacked")
+        load = work(25_600, fidelity=fidelity)
+        group = plan.make_group(0, candidates, [], 100, load, "stacked")
         alive, at, total = members, 0, 0
         for rung, keep in zip(group.rungs, group.keep, strict=True):
             total += alive * (rung - at)
             alive, at = keep, rung
         total += alive * (group.steps - at)
-        assert plan.average_members(members) == pytest.approx(total / group.steps, rel=0.05)
+        found = plan.average_members(members, plan.rungs_of(100, 0, load))
+        assert found == pytest.approx(total / group.steps, rel=0.05)
 
 
 def test_the_best_is_usable_and_finite() -> None:

@@ -55,6 +55,10 @@ def search(
     controller: Annotated[
         str, typer.Option(metavar="NAME", help="Who proposes; see: list controllers.")
     ] = "evolution",
+    fidelity: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Who is cut before its end; see: list fidelities."),
+    ] = "halving",
     folds: Annotated[
         int | None, typer.Option(metavar="N", help="Folds of cross-validation; 1: a hold-out.")
     ] = None,
@@ -110,9 +114,9 @@ def search(
         config = SearchConfig(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
-            space=space, controller=controller, folds=folds, split=split, group=group,
-            time_column=time_column, weight=weight, exposure=exposure, class_weight=class_weight,
-            drop=drop or (),
+            space=space, controller=controller, fidelity=fidelity, folds=folds, split=split,
+            group=group, time_column=time_column, weight=weight, exposure=exposure,
+            class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,
         )  # fmt: skip
         from adanet_py.run import search as run_search

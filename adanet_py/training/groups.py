@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adanet_py.errors import RunError
+from adanet_py.fidelity import staying
 from adanet_py.journal import write_atomic
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
 from adanet_py.training.engines import UnsuitedError, make_engine
@@ -107,7 +108,7 @@ def train(program: Program, plan: Plan) -> list[Track]:
         for c in engine.alive:
             tracks[c].seconds += share
             tracks[c].steps = step
-        _leave(engine, tracks, group, step)
+        _leave(engine, tracks, plan, step)
         _report(plan, tracks, engine.alive, step, time.monotonic() - started)
         if stopped:
             break
@@ -184,8 +185,9 @@ def _evaluate(
             track.status = Status.DIVERGED
 
 
-def _leave(engine: Any, tracks: list[Track], group: Group, step: int) -> None:
+def _leave(engine: Any, tracks: list[Track], plan: Plan, step: int) -> None:
     """Drop the diverged, the converged and, at a rung, all but the best."""
+    group = plan.group
     alive = list(engine.alive)
     if group.patience:
         for c in alive:
@@ -193,14 +195,9 @@ def _leave(engine: Any, tracks: list[Track], group: Group, step: int) -> None:
             if tracks[c].status is None and 0 < patience <= tracks[c].stale:
                 tracks[c].status = Status.CONVERGED
     if step in group.rungs:
-        keep = group.keep[group.rungs.index(step)]
-        # The converged compete too: a place is earned by the score, not by still training. The
-        # diverged do not: they have nothing to show for it.
-        fit = [c for c, t in enumerate(tracks) if t.status is not Status.DIVERGED]
-        scores = {c: tracks[c].best_error for c in fit if math.isfinite(tracks[c].best_error)}
-        ranked = sorted(scores, key=lambda c: (scores[c], tracks[c].candidate.id))
+        stay_on = _staying(tracks, plan, group.rungs.index(step))
         for c in alive:
-            if tracks[c].status is None and c not in ranked[:keep]:
+            if tracks[c].status is None and c not in stay_on:
                 tracks[c].status = Status.PRUNED
     stay = [i for i, c in enumerate(alive) if tracks[c].status is None]
     if len(stay) == len(alive):
@@ -209,6 +206,33 @@ def _leave(engine: Any, tracks: list[Track], group: Group, step: int) -> None:
         engine.select(stay)
     else:
         engine.alive = []
+
+
+def _staying(tracks: list[Track], plan: Plan, rung: int) -> set[int]:
+    """Places of those that may go on after the rung.
+
+    The converged compete too: a place is earned by the score, not by still training. The diverged
+    do not: they have nothing to show for it.
+    """
+    group = plan.group
+    fit = [
+        i
+        for i, t in enumerate(tracks)
+        if t.status is not Status.DIVERGED and math.isfinite(t.best_error)
+    ]
+    doubt = 0.0
+    if group.ties:
+        outputs = [tracks[i].outputs for i in fit]
+        temperatures = [tracks[i].temperature for i in fit]
+        doubt = group.ties * plan.scorer.doubt([o for o in outputs if o is not None], temperatures)
+    places = staying(
+        [tracks[i].best_error for i in fit],
+        [tracks[i].candidate.id for i in fit],
+        group.keep[rung],
+        group.bars[rung] if group.bars else math.inf,
+        doubt,
+    )
+    return {fit[p] for p in places}
 
 
 def _report(plan: Plan, tracks: list[Track], alive: list[int], step: int, seconds: float) -> None:

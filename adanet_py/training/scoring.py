@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from adanet_py.calibration import cross_fitted, fit_temperature
+from adanet_py.intervals import standard_errors
 from adanet_py.metrics import Metric, get_metric, score, to_error
 from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.tasks import is_regression
@@ -70,6 +72,24 @@ class Scorer:
         """
         t = self.temperature(outputs, start) if self.metric.calibrated else start
         return self(outputs, t), t
+
+    def doubt(self, outputs: Sequence[np.ndarray], temperatures: Sequence[float]) -> float:
+        """The standard error of the difference of two errors, the median of all to the first.
+
+        Of one model alone its own. 0 where it is not known.
+        """
+        found = [
+            predictions(self.task, o, t, self.mean, self.scale)
+            for o, t in zip(outputs, temperatures, strict=True)
+        ]
+        y = in_own_unit(self.y, self.mean, self.scale) if is_regression(self.task) else self.y
+        if not found:
+            return 0.0
+        errors = standard_errors(self.metric, y, found, self.weight)
+        value = score(self.metric, y, found[0], self.weight)
+        other = value + float(np.median(errors[1:] if len(errors) > 1 else errors))
+        doubt = abs(self.error(other) - self.error(value))
+        return doubt if np.isfinite(doubt) else 0.0
 
     def error(self, value: float) -> float:
         """Lower-is-better form of a value; infinite where it is not a number."""
