@@ -119,15 +119,17 @@ class Bench:
         self.target = torch.from_numpy(y.astype(np.float32)).to(self.device)
         self.rows = np.arange(ROWS)
 
-    def program(self, case: Case, members: int = MEMBERS, steps: int = LONGEST) -> Program:
-        """A group of a case."""
+    def program(
+        self, case: Case, members: int = MEMBERS, steps: int = LONGEST, rate: float = 1.0
+    ) -> Program:
+        """A group of a case; `rate` multiplies its learning rates."""
         candidates = tuple(
             Candidate(
                 case.architecture,
                 case.statics(),
                 case.optimizer,
                 "constant",
-                {"lr": RATES[i % len(RATES)], **case.numeric},
+                {"lr": rate * RATES[i % len(RATES)], **case.numeric},
                 seed=i,
             )
             for i in range(members)
