@@ -34,6 +34,7 @@ one shape of `small` with K = 1, 2, 4 ... members in one program, without contro
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -148,6 +149,8 @@ def run_suite(name: str, args: argparse.Namespace, device: torch.device) -> dict
     for group in dealt:
         for side in SIDES:
             getattr(warm, side)(group[: None if side == "ours" else 1], WARM_STEPS)
+    gc.collect()
+    gc.freeze()  # as in a worker: a collection does not look through all that was imported
     everything = [s for group in dealt for s in group]
     steps = [args.steps or suite.steps[group[0].batch] for group in dealt]
     seconds = np.empty((args.rounds, len(dealt), len(SIDES)))

@@ -48,6 +48,9 @@ class Scorer:
         """The metric of outputs [N, n_outputs]; NaN where they are not finite."""
         if not np.isfinite(outputs).all():
             return float("nan")
+        if self.metric.needs == "label" and self.task == "multiclass":
+            # The likeliest class has the largest logit at any temperature.
+            return score(self.metric, self.y, outputs, self.weight)
         found = predictions(self.task, outputs, temperature, self.mean, self.scale)
         y = in_own_unit(self.y, self.mean, self.scale) if is_regression(self.task) else self.y
         return score(self.metric, y, found, self.weight)
