@@ -22,7 +22,7 @@ from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.journal import Event, read, refused, write_atomic
 from adanet_py.own import Own
 from adanet_py.plan import best_of
-from adanet_py.records import Group, History, Result, Status
+from adanet_py.records import Group, History, Proposed, Result, Status
 from adanet_py.space import SearchSpace
 
 VERSION = 1
@@ -52,6 +52,7 @@ class State:
     by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
     best: Result | None = None  # the usable network with the highest reward
     _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
+    _proposed: Proposed = field(default_factory=Proposed, init=False, repr=False, compare=False)
 
     @classmethod
     def replayed(cls, events: Iterable[Event]) -> State:
@@ -67,6 +68,7 @@ class State:
         if kind == "group":
             group = Group.from_json(data)
             self.groups[group.index] = group
+            self._proposed.add(group.candidates)
         elif kind == "results":
             results = [Result.from_json(r) for r in data["results"]]
             self.results[data["group"]] = results
@@ -110,7 +112,7 @@ class State:
             i for i in sorted(self.groups) if i not in self.results or not _below(i, before)
         ]
         pending = (c for i in open_groups for c in self.groups[i].candidates)
-        return History(tuple(self.finished(before)), tuple(pending))
+        return History(tuple(self.finished(before)), tuple(pending), self._proposed)
 
     def all_results(self) -> list[Result]:
         """Baselines and networks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from adanet_py.own import Own, engine_for
 from adanet_py.records import Candidate, DataSpec, Group, History, Result
 from adanet_py.training.batches import rows_per_step
 from adanet_py.training.general import GENERAL
+from adanet_py.training.optimizers.optimizer import one_pass
 
 MEMBERS = 8  # candidates of a group, where time allows
 ROW_EPOCHS = 6.0e5  # rows x epochs a candidate is trained for, within the bounds below
@@ -86,6 +87,8 @@ def passes(candidate: Candidate, load: Workload) -> float:
     The number of parameters is estimated by the multiply-adds of a row.
     """
     optimizer = load.own.optimizer(candidate.optimizer)
+    if optimizer.passes is one_pass:
+        return 1.0
     architecture = load.own.all_architectures()[candidate.architecture]
     estimate = architecture.multiply_adds
     size = estimate(architecture.complete(candidate.static), load.spec) if estimate else 100_000
@@ -264,9 +267,12 @@ def make_group(
     )
 
 
-def best_of(results: Sequence[Result]) -> Result | None:
-    """The usable network with the highest reward."""
-    scores = [r.score for r in results]
-    top = max([s for s in scores if s == s], default=None)  # NaN: nothing to compare with
-    equal = [r for r, score in zip(results, scores, strict=True) if score == top]
-    return max(equal, key=lambda r: r.candidate.id, default=None)
+def best_of(results: Iterable[Result], refused: Container[str] = ()) -> Result | None:
+    """The usable network with the highest reward, but for those of the `refused` ids."""
+    best, top = None, -math.inf
+    for result in results:  # a plain loop, for there are thousands; NaN: nothing to compare with
+        score = result.score
+        if score > top or (score == top and best and result.candidate.id > best.candidate.id):
+            if result.candidate.id not in refused:
+                best, top = result, score
+    return best

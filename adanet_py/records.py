@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -279,20 +280,63 @@ class Group:
         return cls(**fields)
 
 
+class Hashes:
+    """Hashes of what was proposed; those added leave `known`, which may be shared, as it is."""
+
+    def __init__(self, known: AbstractSet[str], more: Iterable[str] = ()) -> None:
+        self._known = known
+        self._more = set(more)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._more or name in self._known
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self._more.add(name)
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """`ids` and `experiments` of all candidates a run proposed: sets that grow with it."""
+
+    ids: set[str] = field(default_factory=set)
+    experiments: set[str] = field(default_factory=set)
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """Take in candidates."""
+        for candidate in candidates:
+            self.ids.add(candidate.id)
+            self.experiments.add(candidate.experiment)
+
+
 @dataclass(frozen=True)
 class History:
-    """Every result so far in order, and the candidates proposed but not yet finished."""
+    """Every result so far in order, and the candidates proposed but not yet finished.
+
+    `proposed` spares a long history from being looked through at every proposal: it holds the
+    candidates of all results, and none that is in neither.
+    """
 
     results: tuple[Result, ...] = ()
     pending: tuple[Candidate, ...] = ()
+    proposed: Proposed | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def _proposed(self) -> Proposed:
+        if self.proposed is not None:
+            return self.proposed
+        found = Proposed()
+        found.add(r.candidate for r in self.results)
+        return found
+
+    def experiments(self) -> Hashes:
+        """`Candidate.experiment` of all that was proposed."""
+        return Hashes(self._proposed.experiments, [c.experiment for c in self.pending])
 
     def new(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those of `candidates` that were never proposed, each once."""
-        wanted = {c.id: c for c in candidates}
-        for known in ([r.candidate for r in self.results], self.pending):
-            for name in wanted.keys() & [c.id for c in known]:
-                del wanted[name]
-        return list(wanted.values())
+        known = Hashes(self._proposed.ids, [c.id for c in self.pending])
+        return list({c.id: c for c in candidates if c.id not in known}.values())
 
     def networks(self) -> Iterator[Result]:
         """The results that are not baselines, in order."""

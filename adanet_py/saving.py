@@ -50,7 +50,8 @@ class Saver:
 
     def choose(self, networks: Sequence[Result], baselines: Sequence[Result]) -> Result | None:
         """The best network; before there is one, the best baseline that can be saved."""
-        best = best_of([r for r in networks if self._may(r)] if self._tries else networks)
+        refused = {name for name, tries in self._tries.items() if tries >= TRIES}
+        best = best_of(networks, refused)
         if best is not None:
             return best
         able = [r for r in baselines if r.candidate.architecture in SAVED_BASELINES]

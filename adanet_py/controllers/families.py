@@ -18,7 +18,7 @@ from math import inf, prod
 import numpy as np
 
 from adanet_py.controllers.columns import columns_of
-from adanet_py.records import Candidate, History, Scalar
+from adanet_py.records import Candidate, Hashes, History, Scalar
 from adanet_py.space import Assignment, SearchSpace, assemble, every_assignment, fill, project
 from adanet_py.space_points import draw_seed
 
@@ -37,8 +37,7 @@ def propose_family_by_family(
     space: SearchSpace, history: History, n: int, rng: np.random.Generator, draw: Draw
 ) -> list[Candidate]:
     """`n` new candidates, fewer only when the space is exhausted; starts of the space first."""
-    taken = {r.candidate.experiment for r in history.results}
-    taken.update(c.experiment for c in history.pending)
+    taken = history.experiments()
     out: list[Candidate] = []
     families = max(1, -(-n // LARGEST))
     for index in range(families):
@@ -65,7 +64,7 @@ def count_settings(space: SearchSpace, program: Mapping[str, Scalar]) -> float:
 
 
 def _family(
-    space: SearchSpace, n: int, rng: np.random.Generator, draw: Draw, taken: set[str]
+    space: SearchSpace, n: int, rng: np.random.Generator, draw: Draw, taken: Hashes
 ) -> list[Candidate]:
     out: list[Candidate] = []
     waiting = [c for c in space.start if c.experiment not in taken]
@@ -99,7 +98,7 @@ def _family(
 
 
 def _leftovers(
-    space: SearchSpace, n: int, rng: np.random.Generator, taken: set[str]
+    space: SearchSpace, n: int, rng: np.random.Generator, taken: Hashes
 ) -> list[Candidate]:
     """Up to `n` new candidates of any program: where the chosen ones had no new settings left."""
     out: list[Candidate] = []

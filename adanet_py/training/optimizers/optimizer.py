@@ -64,6 +64,11 @@ class Transform(NamedTuple):
     scalars: tuple[str, ...] = ()
 
 
+def one_pass(parameters: int, hp: Mapping[str, float]) -> float:
+    """The cost of a step that needs the gradient of its batch and no more."""
+    return 1.0
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """A chain of transforms with its hyperparameters.
@@ -83,7 +88,7 @@ class Optimizer:
     reference: Callable[[list[dict[str, Any]], Mapping[str, float]], Any] | None = None
     evaluated: Callable[[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor] | None = None
     engine: str = ""
-    passes: Callable[[int, Mapping[str, float]], float] = lambda parameters, hp: 1.0
+    passes: Callable[[int, Mapping[str, float]], float] = one_pass
     work: Callable[[int, Mapping[str, float]], str] | None = None
 
     @property
