@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from adanet_py.records import Candidate, History, Scalar, Status
 
+BEST, LATEST = 512, 1024  # results given of a history that is longer
+
 
 class Scored(NamedTuple):
     """Candidates in order and their rewards [n], NaN while pending."""
@@ -28,11 +30,16 @@ def scored(history: History) -> Scored:
     """Every network with its reward, failures included, then what is pending.
 
     Failures count as somewhat worse than the worst usable result: a model that never hears of them
-    proposes the same region again.
+    proposes the same region again. Of a long history the `BEST` and the `LATEST` are given.
     """
     baseline = Status.BASELINE
     results = [r for r in history.results if r.status is not baseline]
     rewards = np.array([r.score for r in results])
+    if len(results) > BEST + LATEST:
+        older = rewards[:-LATEST]
+        best = np.argsort(-older, kind="stable")[:BEST]  # what failed is last
+        kept = np.append(np.sort(best), np.arange(len(older), len(results)))
+        results, rewards = [results[i] for i in kept], rewards[kept]
     known = rewards[~np.isnan(rewards)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
     rewards[np.isnan(rewards)] = low - 0.1 * (high - low or 1.0)
