@@ -95,7 +95,8 @@ def test_configurations_are_dealt_over_all_shapes_in_groups(scripts):
     for suite in scripts["suites"].SUITES.values():
         dealt = scripts["suites"].deal(suite, 200, 8)
         assert sum(map(len, dealt)) == 200
-        assert 4 <= min(map(len, dealt)) and max(map(len, dealt)) <= 8
+        assert 4 <= min(map(len, dealt))
+        assert max(map(len, dealt)) <= 8
         assert all(len({(s.width, s.depth, s.batch) for s in group}) == 1 for group in dealt)
         shapes = {(g[0].width, g[0].depth, g[0].batch) for g in dealt}
         assert len(shapes) == len(suite.widths) * len(suite.depths) * len(suite.steps)
