@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adanet_py.controllers import evolution, local_search, optuna_tpe, quasi_random, random, tpe
+from adanet_py.controllers import evolution, gp, local_search, optuna_tpe, quasi_random, random, tpe
 from adanet_py.controllers.families import Controller
 from adanet_py.controllers.samplers import from_sampler
 from adanet_py.errors import ConfigError, check_known
@@ -19,6 +19,7 @@ CONTROLLERS: dict[str, Controller] = {
     "tpe": tpe.propose,
     "optuna_tpe": optuna_tpe.propose,
     "evolution": evolution.propose,
+    "gp": gp.propose,
     "local_search": local_search.propose,
 }
 

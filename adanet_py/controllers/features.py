@@ -1,0 +1,97 @@
+"""Points of a space as features for models of the reward.
+
+Squared Euclidean distances of features are sums over *factors*, and a model weighs each factor:
+
+- Knobs of one name (a dropout of several architectures, a learning rate of several optimizers) are
+  one factor: at most one of them is active, and what is learned of one is a guess of the others.
+  They are told apart by what activates them, which is a factor itself.
+- A factor of words is a one-hot code, so that two words differ by 1; of ordered values the place in
+  the unit interval, where the ends differ by 1. What is not active is at the origin, which is the
+  middle of a range.
+- Three or more decisions between the same words (operations of a cell) also have *counts*: how
+  often each word occurs, wherever it does, over the square root of the number of decisions (the
+  first level of the graph kernel of Ru et al. 2021, "Interpretable NAS via BO with
+  Weisfeiler-Lehman kernels", arXiv 2006.07556).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from adanet_py.controllers.columns import Columns, Floats
+from adanet_py.controllers.points import Places
+from adanet_py.space import Decision
+
+ALIKE = 3  # decisions between the same words that are counted together
+_HALF = 0.5**0.5  # two different one-hot codes differ by 1
+
+
+class Features:
+    """The features of the columns of a space; made by `features_of`.
+
+    `factor` [F] is the factor that each feature belongs to, numbered from 0; the features of counts
+    come last and their factors start at `first_count`.
+    """
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        factors: dict[tuple[object, ...], list[int]] = {}
+        for j, d in enumerate(decisions):
+            if d.size > 1:
+                name = (d.path[0], d.path[-1]) if len(d.path) > 1 else d.path
+                factors.setdefault((*name, d.ordered), []).append(j)
+        self._ranges: list[tuple[int, int, float]] = []  # column, feature, scale
+        self._words: list[tuple[int, Places]] = []  # column, feature of each word
+        alike: dict[tuple[str, ...], list[list[int]]] = {}
+        owner: list[int] = []
+        for factor, members in enumerate(factors.values()):
+            start = len(owner)
+            if decisions[members[0]].ordered:
+                owner.append(factor)
+                for j in members:
+                    d = decisions[j]
+                    scale = 1.0 / (len(d.domain) - 1) if d.kind == "choice" else 1.0
+                    self._ranges.append((j, start, scale))
+                continue
+            at: dict[str, int] = {}
+            for j in members:
+                of_word = [at.setdefault(repr(w), start + len(at)) for w in decisions[j].domain]
+                self._words.append((j, np.array(of_word)))
+            owner += [factor] * len(at)
+            alike.setdefault(tuple(sorted(at)), []).append([at[w] for w in sorted(at)])
+        self.first_count = len(factors)
+        self._counts: list[tuple[Places, int]] = []
+        for same in alike.values():
+            if len(same) >= ALIKE:
+                self._counts.append((np.array(same), len(owner)))
+                owner += [self.first_count + len(self._counts) - 1] * len(same[0])
+        self.factor = np.array(owner, dtype=np.intp)
+
+    def __call__(self, points: Floats) -> Floats:
+        """The features [m, F] of points [m, D]."""
+        out = np.zeros((len(points), len(self.factor)))
+        for j, feature, scale in self._ranges:
+            x = points[:, j]
+            active = np.flatnonzero(~np.isnan(x))
+            out[active, feature] = x[active] * scale - 0.5
+        for j, of_word in self._words:
+            x = points[:, j]
+            active = np.flatnonzero(~np.isnan(x))
+            out[active, of_word[x[active].astype(np.intp)]] = _HALF
+        for same, first in self._counts:
+            width = same.shape[1]
+            counts = out[:, same].sum(axis=1)
+            out[:, first : first + width] = counts / len(same) ** 0.5
+        return out
+
+
+_COMPILED: WeakKeyDictionary[Columns, Features] = WeakKeyDictionary()
+
+
+def features_of(columns: Columns) -> Features:
+    """The features of the columns of a space, compiled once."""
+    if columns not in _COMPILED:
+        _COMPILED[columns] = Features(columns.decisions)
+    return _COMPILED[columns]

@@ -1,0 +1,119 @@
+"""Many points of a space at once: drawn, changed, made distinct. Points are as in columns.py."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from adanet_py.controllers.columns import Columns, Floats
+from adanet_py.space import Decision
+
+Places = npt.NDArray[np.intp]
+_STEPS = (0.02, 0.4)  # range of the standard deviation of a change in the unit interval
+_AGAIN = 0.35  # chance of one more changed column, again and again
+_FAR = 0.3  # of changes of rising numbers that go anywhere instead of to a neighbour
+
+
+class Points:
+    """Draws points of the space of `columns`; made by `points_of`."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        decisions = columns.decisions
+        self._count = np.array([len(d.domain) if d.kind == "choice" else 0 for d in decisions])
+        self._free = np.array([d.size > 1 for d in decisions])
+        self._borders: dict[int, Floats] = {}
+        for j, d in enumerate(decisions):
+            if d.kind == "choice":
+                count = len(d.domain)
+                shares = np.array(d.prior) if d.prior else np.full(count, 1.0 / count)
+                self._borders[j] = np.cumsum(shares)[:-1]
+        self._ordered = np.array([d.ordered for d in decisions])
+        self._whole = [j for j, d in enumerate(decisions) if d.kind == "int"]
+        self._hash = np.random.default_rng(0).uniform(1.0, 2.0, size=len(decisions))
+
+    def draw(self, m: int, given: Floats, rng: np.random.Generator) -> Floats:
+        """`m` points [m, D] by the prior, with the columns of `given` [D] that are not NaN."""
+        return self._finished(self._drawn(m, rng), given)
+
+    def move_to(self, given: Floats, points: Floats, rng: np.random.Generator) -> Floats:
+        """`points` [m, D] with the columns of `given` [D] that are not NaN, the rest kept."""
+        return self._finished(
+            np.where(np.isnan(points), self._drawn(len(points), rng), points), given
+        )
+
+    def change(self, points: Floats, given: Floats, rng: np.random.Generator) -> Floats:
+        """Every one of `points` [m, D] with one or a few active columns changed, none of those that
+        are not NaN in `given` [D]; what becomes active is drawn."""
+        m, width = points.shape
+        active = ~np.isnan(points) & self._free & np.isnan(given)
+        drawn = self._drawn(m, rng)
+        out = np.where(np.isnan(points), drawn, points)
+        order = np.argsort(np.where(active, rng.random((m, width)), 2.0), axis=1, kind="stable")
+        changes = np.minimum(rng.geometric(1.0 - _AGAIN, size=m), active.sum(axis=1))
+        for k in range(int(changes.max(initial=0))):
+            rows = np.flatnonzero(changes > k)
+            columns = order[rows, k]
+            out[rows, columns] = self._moved(out[rows, columns], columns, rng)
+        return self._finished(out, given)
+
+    def _drawn(self, m: int, rng: np.random.Generator) -> Floats:
+        """`m` points [m, D] by the prior, as if every column were active."""
+        out = rng.random((m, len(self._count)))
+        for j, borders in self._borders.items():
+            out[:, j] = np.searchsorted(borders, out[:, j], side="right")
+        return out
+
+    def _finished(self, points: Floats, given: Floats) -> Floats:
+        """`points` in place: whole numbers rounded, NaN where not active, `given` as it is."""
+        for j in self._whole:
+            points[:, j] = _rounded(self._columns.decisions[j], points[:, j])
+        known = ~np.isnan(given)
+        points[:, known] = given[known]
+        self._columns.deactivate(points, range(len(self._count)))
+        return points
+
+    def _moved(self, old: Floats, columns: Places, rng: np.random.Generator) -> Floats:
+        """Other values of `columns` [k] than `old` [k]."""
+        count, k = self._count[columns], len(columns)
+        low, high = _STEPS
+        moved = np.abs(old + rng.normal(size=k) * low * (high / low) ** rng.random(k))
+        moved = np.where(moved > 1.0, np.maximum(2.0 - moved, 0.0), moved)  # reflected at the ends
+        other = np.floor(rng.random(k) * np.maximum(count - 1, 1))
+        other += other >= old  # any of the other choices, evenly
+        near = old + np.where(rng.random(k) < 0.5, -1.0, 1.0)
+        near = np.where(near < 0.0, 1.0, np.where(near >= count, count - 2.0, near))
+        near = np.where(self._ordered[columns] & (rng.random(k) >= _FAR), near, other)
+        out: Floats = np.where(count > 0, near, moved)
+        return out
+
+    def keys(self, points: Floats) -> Floats:
+        """A number [m] for each of `points`, equal for equal ones, and as good as only for them."""
+        key: Floats = np.round(np.where(np.isnan(points), -0.7319, points) @ self._hash, 10)
+        return key
+
+
+def _rounded(decision: Decision, u: Floats) -> Floats:
+    """Places in the unit interval moved to the middle of the part of their whole number."""
+    low, high = decision.ends
+    if decision.log:
+        start, end = np.log(low - 0.5), np.log(high + 0.5)
+        value = np.exp(start + u * (end - start))
+    else:
+        start, end = low - 0.5, high + 0.5
+        value = start + u * (end - start)
+    value = np.clip(np.round(value), low, high)
+    out: Floats = ((np.log(value) if decision.log else value) - start) / (end - start)
+    return out
+
+
+_COMPILED: WeakKeyDictionary[Columns, Points] = WeakKeyDictionary()
+
+
+def points_of(columns: Columns) -> Points:
+    """The points of the columns of a space, compiled once."""
+    if columns not in _COMPILED:
+        _COMPILED[columns] = Points(columns)
+    return _COMPILED[columns]
