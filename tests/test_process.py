@@ -65,7 +65,7 @@ def test_the_posterior_is_that_of_scikit_learn():
 
 
 def test_the_two_parts_of_the_kernel_add_up():
-    x, y, _ = data()
+    x, _, _ = data()
     weights = np.array([0.5, 2.0, 0.1, 1.0, 3.0])
     both = Kernel(weights, (1.7, 0.4), 0.0, 3).between(x, x)
     first = 1.7 * Matern(1.0 / np.sqrt(weights[:3]), nu=2.5)(x[:, :3])
@@ -126,8 +126,9 @@ def test_knobs_of_one_name_are_one_factor_and_what_is_not_active_is_at_the_origi
     # architecture 2, depth 1, norm 3, dropout 1, optimizer 2, lr 1; depth is ordered in both
     assert features.first_count == 6
     assert len(features.factor) == 10
-    point = columns.encode({"architecture": "deep", "architectures.deep.depth": 16,
-        "architectures.deep.dropout": 0.3, "optimizer": "adam", "schedule": "constant"})  # fmt: skip
+    chosen = {"architectures.deep.depth": 16, "architectures.deep.dropout": 0.3}
+    entries = {"architecture": "deep", "optimizer": "adam", "schedule": "constant"}
+    point = columns.encode({**entries, **chosen})
     half = 0.5**0.5
     assert np.allclose(np.sort(features(point[None])[0]), [0, 0, 0, 0, 0, 0, 0, 0.5, half, half])
 
