@@ -27,18 +27,39 @@ def fit_temperature(
     only minimum; deterministic. Where the loss does not depend on T (no row, equal or non-finite
     logits) the answer is 1.
     """
+    margin, weight = _flat(logits, y, weight)
+    return _fit(margin, weight, start)
+
+
+def _flat(
+    logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Margins and weights; several labels are so many rows after each other."""
     if np.ndim(y) == 2:
-        labels = np.shape(y)[1]
+        weight = None if weight is None else np.repeat(weight, np.shape(y)[1])
         logits, y = np.reshape(logits, (-1, 1)), np.reshape(y, -1)
-        weight = None if weight is None else np.repeat(weight, labels)
-    z = two_sided(logits)
-    if len(z) == 0 or not np.isfinite(z).all():
+    return _margins(np.asarray(logits, np.float64), np.asarray(y).astype(np.int64)), weight
+
+
+def _margins(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How far the logit of every class is above the true one's: [C, N]; of two the other's [1, N].
+
+    The loss of a row is log sum_c exp(margin_c / T), the true class's own margin being 0. Classes
+    come first because numpy adds up rows of many numbers much faster than many rows of few.
+    """
+    if z.shape[1] == 1:
+        return np.where(y == 1, -z[:, 0], z[:, 0])[None]
+    margin = z.T - z[np.arange(len(z)), y]
+    return margin[1 - y, np.arange(len(z))][None] if len(margin) == 2 else margin
+
+
+def _fit(margin: np.ndarray, weight: np.ndarray | None, start: float) -> float:
+    """`fit_temperature` from margins [C, N]."""
+    if margin.shape[1] == 0 or not np.isfinite(margin).all():
         return 1.0
-    w = np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
+    w = np.ones(margin.shape[1]) if weight is None else np.asarray(weight, dtype=np.float64)
     if w.sum() <= 0:
         return 1.0
-    # Differences to the true class: the loss of a row is log sum_c exp(margin_c / T).
-    margin = z - z[np.arange(len(z)), np.asarray(y).astype(np.int64)][:, None]
     if not margin.any():
         return 1.0
     low, high = (-LOG_RANGE[1], -LOG_RANGE[0])  # bracket of log(1/T)
@@ -61,13 +82,25 @@ def fit_temperature(
 def _derivatives(margin: np.ndarray, weight: np.ndarray, b: float) -> tuple[float, float]:
     """First and (positive part of the) second derivative of the mean loss by b = log(1/T)."""
     scaled = margin * np.exp(b)
-    p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    mean = np.einsum("nc,nc->n", p, scaled)
-    square = np.einsum("nc,nc,nc->n", p, scaled, scaled)
+    if len(scaled) == 1:
+        mean = _sigmoid(scaled[0]) * scaled[0]
+        square = mean * scaled[0]
+    else:
+        p = np.exp(scaled - scaled.max(axis=0))
+        p /= p.sum(axis=0)
+        p *= scaled
+        mean = p.sum(axis=0)
+        p *= scaled
+        square = p.sum(axis=0)
     slope = float(weight @ mean / weight.sum())
     bend = float(weight @ (square - mean**2) / weight.sum())
     return slope, bend + max(slope, 0.0)
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-z)), precise at both ends."""
+    e = np.exp(-np.abs(z))
+    return np.where(z > 0, 1.0, e) / (1.0 + e)
 
 
 def cross_fitted(
@@ -82,14 +115,16 @@ def cross_fitted(
     out = np.ones(n)
     if n < 2 * folds:
         return out
+    margin, weight = _flat(logits, y, weight)
     # The whole's temperature is only a starting point for Newton: the answer does not depend on it
     # beyond the tolerance of the search.
-    start = fit_temperature(logits, y, weight)
+    start = _fit(margin, weight, 1.0)
     fold = _fold_of(n, folds)
+    labels = margin.shape[1] // n
     for k in range(folds):
-        here, others = fold == k, fold != k
+        others = np.repeat(fold != k, labels)
         w = None if weight is None else np.asarray(weight)[others]
-        out[here] = fit_temperature(np.asarray(logits)[others], np.asarray(y)[others], w, start)
+        out[fold == k] = _fit(margin[:, others], w, start)
     return out
 
 
@@ -105,11 +140,14 @@ def probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> 
     `temperature` is a number or one per row [N].
     """
     t = np.asarray(temperature, dtype=np.float64)
-    z = two_sided(logits) / (t[..., None] if t.ndim else t)
-    z -= z.max(axis=-1, keepdims=True)
+    z = np.asarray(logits, dtype=np.float64) / (t[..., None] if t.ndim else t)
+    if z.shape[-1] == 1:
+        return np.concatenate([_sigmoid(-z), _sigmoid(z)], axis=-1)
+    z = np.moveaxis(z, -1, 0).copy()  # classes first, see `_margins`
+    z -= z.max(axis=0)
     np.exp(z, out=z)
-    z /= z.sum(axis=-1, keepdims=True)
-    return z
+    z /= z.sum(axis=0)
+    return np.ascontiguousarray(np.moveaxis(z, 0, -1))
 
 
 def label_probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
