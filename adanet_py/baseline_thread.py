@@ -16,7 +16,7 @@ from adanet_py.metrics import get_metric, score
 from adanet_py.outputs import in_own_unit
 from adanet_py.prepare import Prepared
 from adanet_py.records import Candidate, Result, Status
-from adanet_py.reward import with_reward
+from adanet_py.reward import RewardRule, with_reward
 from adanet_py.tasks import is_regression
 
 COUNT = 3
@@ -78,7 +78,11 @@ class BaselineThread:
 
 
 def baseline_result(
-    baseline: Baseline, prepared: Prepared, folder: Path, constant: float | None
+    baseline: Baseline,
+    prepared: Prepared,
+    folder: Path,
+    constant: float | None,
+    rule: RewardRule | None = None,
 ) -> Result:
     """Score a baseline and store its predictions and arrays; `constant`: validation of that one."""
     from safetensors.numpy import save
@@ -103,7 +107,8 @@ def baseline_result(
         controller="baseline",
         message="; ".join(filter(None, (Status.BASELINE.value, baseline.message))),
     )
-    return with_reward(result, metric, metrics["validation"] if constant is None else constant)
+    unit = metrics["validation"] if constant is None else constant
+    return with_reward(result, metric, unit, rule)
 
 
 def _score(predictions: np.ndarray, prepared: Prepared, rows: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,13 @@ from pydantic_core import PydanticCustomError
 from adanet_py.class_weight import read_class_weight
 from adanet_py.errors import ConfigError, check_known, nearest
 from adanet_py.fidelity import FIDELITIES
+from adanet_py.quantities import parse_bytes, parse_count, parse_milliseconds, parse_number
+from adanet_py.reward import Bounds, RewardRule
 
+# Options of the reward and its bounds.
+REWARD_OPTIONS = (
+    "complexity", "complexity_weight", "complexity_target", "max_params", "max_latency", "max_size",
+)  # fmt: skip
 DEFAULT_SECONDS = 60.0  # where neither a time nor a number of candidates is given
 
 _UNITS = (3600.0, 60.0, 1.0)  # of the groups of _TIME, in seconds
@@ -111,6 +117,30 @@ def _level(value: Any) -> Any:
     return level
 
 
+def _optional(parse: Callable[[Any], Any], option: str) -> BeforeValidator:
+    """A validator that lets None pass and names the option in an error."""
+
+    def read(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return parse(value)
+        except ConfigError as error:
+            raise ConfigError(f"{option}: {str(error)[0].lower()}{str(error)[1:]}") from None
+
+    return BeforeValidator(read)
+
+
+def _factor(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0.0):
+        raise ConfigError(f"Expected a number of 0 or more, found {value!r}.")
+    return number
+
+
 PathLike = Annotated[str, BeforeValidator(_path)]
 Text = Annotated[str, BeforeValidator(_text)]
 
@@ -151,6 +181,16 @@ class SearchConfig(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     strict: bool = False
+    complexity: Literal["parameters", "multiply_adds", "latency", "layers", "capacity"] = (
+        "parameters"
+    )
+    complexity_weight: Annotated[float | None, _optional(_factor, "--complexity-weight")] = None
+    complexity_target: Annotated[float | None, _optional(parse_number, "--complexity-target")] = (
+        None
+    )
+    max_params: Annotated[int | None, _optional(parse_count, "--max-params")] = None
+    max_latency: Annotated[float | None, _optional(parse_milliseconds, "--max-latency")] = None
+    max_size: Annotated[int | None, _optional(parse_bytes, "--max-size")] = None
 
     def __init__(self, **options: Any) -> None:
         if options.get("time") is None and options.get("candidates") is None:
@@ -160,6 +200,18 @@ class SearchConfig(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
             raise ConfigError(_words(problem, type(self).model_fields)) from None
+        if self.complexity == "capacity" and self.complexity_target is not None:
+            raise ConfigError(
+                "--complexity-target: expected a --complexity that is known before training "
+                "(parameters, multiply_adds, latency, layers), found capacity, which has no unit "
+                "to aim at. Leave one of them out."
+            )
+
+    @property
+    def reward(self) -> RewardRule:
+        """How error and complexity are weighed, and what no network may exceed."""
+        bounds = Bounds(self.max_params, self.max_latency, self.max_size)
+        return RewardRule(self.complexity, self.complexity_weight, self.complexity_target, bounds)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, every option."""

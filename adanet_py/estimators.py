@@ -28,7 +28,7 @@ from sklearn.utils.validation import (
 )
 
 from adanet_py.class_weight import check_class_weight, class_weights, read_class_weight
-from adanet_py.config import SearchConfig
+from adanet_py.config import REWARD_OPTIONS, SearchConfig
 from adanet_py.errors import AdanetError
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class _AdaNet(BaseEstimator):
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
+        complexity: str = "parameters",
+        complexity_weight: float | None = None,
+        complexity_target: str | float | None = None,
+        max_params: str | int | None = None,
+        max_latency: str | float | None = None,
+        max_size: str | int | None = None,
         out: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -65,6 +71,12 @@ class _AdaNet(BaseEstimator):
         self.folds = folds
         self.device = device
         self.workers = workers
+        self.complexity = complexity
+        self.complexity_weight = complexity_weight
+        self.complexity_target = complexity_target
+        self.max_params = max_params
+        self.max_latency = max_latency
+        self.max_size = max_size
         self.out = out
         self.random_state = random_state
 
@@ -115,6 +127,7 @@ class _AdaNet(BaseEstimator):
                 class_weight=class_weight,
                 device=self.device,
                 workers=self.workers,
+                **{name: getattr(self, name) for name in REWARD_OPTIONS},
                 out=Path(temporary) / "run" if self.out is None else self.out,
                 seed=seed,
             )
@@ -196,6 +209,12 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
         workers: int | None = None,
+        complexity: str = "parameters",
+        complexity_weight: float | None = None,
+        complexity_target: str | float | None = None,
+        max_params: str | int | None = None,
+        max_latency: str | float | None = None,
+        max_size: str | int | None = None,
         out: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -209,6 +228,12 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
             folds=folds,
             device=device,
             workers=workers,
+            complexity=complexity,
+            complexity_weight=complexity_weight,
+            complexity_target=complexity_target,
+            max_params=max_params,
+            max_latency=max_latency,
+            max_size=max_size,
             out=out,
             random_state=random_state,
         )
@@ -335,6 +360,12 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
+        complexity: str = "parameters",
+        complexity_weight: float | None = None,
+        complexity_target: str | float | None = None,
+        max_params: str | int | None = None,
+        max_latency: str | float | None = None,
+        max_size: str | int | None = None,
         out: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -348,6 +379,12 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
             folds=folds,
             device=device,
             workers=workers,
+            complexity=complexity,
+            complexity_weight=complexity_weight,
+            complexity_target=complexity_target,
+            max_params=max_params,
+            max_latency=max_latency,
+            max_size=max_size,
             out=out,
             random_state=random_state,
         )

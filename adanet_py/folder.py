@@ -51,6 +51,7 @@ class State:
     device: str = "cpu"  # of the last session
     by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
     best: Result | None = None  # the usable network with the highest reward
+    infeasible: dict[int, int] = field(default_factory=dict)  # candidates of a group, where any
     _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
     _proposed: Proposed = field(default_factory=Proposed, init=False, repr=False, compare=False)
 
@@ -73,6 +74,9 @@ class State:
             results = [Result.from_json(r) for r in data["results"]]
             self.results[data["group"]] = results
             self.by_id.update({r.candidate.id: r for r in results})
+            broken = sum(r.status is Status.INFEASIBLE for r in results)
+            if broken:
+                self.infeasible[data["group"]] = broken
             self._finished = None
             self.best = best_of([*results, self.best] if self.best else results)
         elif kind == "baseline":
@@ -88,10 +92,10 @@ class State:
         elif kind == "exhausted":
             self.exhausted = True
 
-    @property
-    def proposed(self) -> int:
-        """Candidates proposed so far."""
-        return sum(len(g.candidates) for g in self.groups.values())
+    def proposed(self, before: int | None = None) -> int:
+        """Candidates proposed so far, but those that broke a bound (in groups below `before`)."""
+        broken = sum(n for i, n in self.infeasible.items() if _below(i, before))
+        return sum(len(g.candidates) for g in self.groups.values()) - broken
 
     def finished(self, before: int | None = None) -> Sequence[Result]:
         """Results in the order of their groups, of groups with an index below `before`."""

@@ -14,8 +14,8 @@ import pandas as pd
 from adanet_py.intervals import Interval, bootstrap
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import Metric
+from adanet_py.pareto import pareto_front
 from adanet_py.records import Result, Status
-from adanet_py.reward import pareto_front
 from adanet_py.training.diagnostics import names
 
 COLUMNS: dict[str, str] = {
@@ -34,11 +34,15 @@ COLUMNS: dict[str, str] = {
     "why": "why it stands where it stands, as a sentence",
     "reward": "what the search maximises: the sum of the next two columns",
     "reward_error": "minus the validation error in units of the constant baseline's",
-    "reward_complexity": "minus the complexity weight times log10(1 + parameters) / 6",
+    "reward_complexity": "minus the weight of the complexity times the next column",
+    "complexity": "log10(1 + parameters) / 6, or what --complexity and --complexity-target say",
     "parameters": "number of trained parameters",
     "multiply_adds": "multiplications with addition for the prediction of one row",
     "seconds": "training time, a fused group's shared equally among its members",
     "latency_ms": "measured time to predict 1,000 rows with the network alone, in milliseconds",
+    "size_bytes": "bytes of its model file, at most",
+    "layers": "hidden weight matrices of the network",
+    "capacity": "log10 of a bound on its Rademacher complexity, by the norms of its weights",
     "step": "optimizer step of the weights that were kept",
     "steps": "optimizer steps taken",
     "group": "number of the group it was trained in",
@@ -88,7 +92,12 @@ _TOP = 20
 
 def ranked(results: Sequence[Result]) -> list[Result]:
     """Return results by falling reward, equal ones by fewer parameters, unscored ones last."""
-    return sorted(results, key=lambda r: (-_reward(r), r.parameters))
+    return sorted(results, key=lambda r: (not is_scored(r), -_reward(r), r.parameters))
+
+
+def is_scored(result: Result) -> bool:
+    """Whether a result has a place: it was trained, or is a baseline, and has a finite reward."""
+    return math.isfinite(result.reward) and result.status is not Status.INFEASIBLE
 
 
 def build(
@@ -110,7 +119,7 @@ def build(
     order = ranked(results)
     intervals: dict[str, Interval] = {}
     if predictions and y is not None:
-        ids = [r.candidate.id for r in order if math.isfinite(r.reward)]
+        ids = [r.candidate.id for r in order if is_scored(r)]
         chosen = {i: predictions[i] for i in ids if i in predictions}
         chosen = dict(list(chosen.items())[:top])
         intervals = bootstrap(metric, y, chosen, weight, seed=seed)
@@ -118,7 +127,7 @@ def build(
     rows = []
     for place, result in enumerate(order, start=1):
         interval = intervals.get(result.candidate.id)
-        row = _row(result, metric, place if math.isfinite(result.reward) else None)
+        row = _row(result, metric, place if is_scored(result) else None)
         row["why"] = _why(place, result, order[0], metric, interval, next(iter(intervals), None))
         if interval is not None:
             row |= {"low": interval.low, "high": interval.high, "tie": interval.tie}
@@ -218,13 +227,17 @@ def _row(result: Result, metric: Metric, rank: int | None) -> dict[str, Any]:
         "status_text": result.status.value,
         "metric": metric.name,
         **{part: result.metrics.get(part) for part in ("train", "validation", "audit")},
-        "reward": result.reward if scored else None,
+        "reward": result.reward if math.isfinite(result.reward) else None,
         "reward_error": -result.error if scored else None,
         "reward_complexity": result.reward + result.error if scored else None,
+        "complexity": result.complexity if math.isfinite(result.complexity) else None,
         "parameters": result.parameters,
         "multiply_adds": result.multiply_adds,
         "seconds": result.seconds,
         "latency_ms": result.latency_ms,
+        "size_bytes": result.size_bytes or None,
+        "layers": result.layers if result.status is not Status.BASELINE else None,
+        "capacity": result.capacity if math.isfinite(result.capacity) else None,
         "step": result.step,
         "steps": result.steps,
         "group": result.group if result.group >= 0 else None,
@@ -260,7 +273,9 @@ def _why(
     interval: Interval | None,
     first: str | None,
 ) -> str:
-    if not math.isfinite(result.reward):
+    if result.status is Status.INFEASIBLE:
+        return f"not trained: {result.message}"
+    if not is_scored(result):
         return f"no score: {result.status.value}"
     if place == 1:
         return "the best reward"

@@ -47,7 +47,7 @@ from adanet_py.plan import (
 )
 from adanet_py.prepare import Prepared
 from adanet_py.proposing import ask
-from adanet_py.records import Candidate, Group, Result, Status
+from adanet_py.records import Candidate, Group, History, Result, Status
 from adanet_py.reserve import TABLES, Reserve
 from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
@@ -59,6 +59,7 @@ from adanet_py.training.losses import AUTO
 
 KEPT = 20  # candidates whose weights stay on disk
 PROPOSALS = 8  # that may be too costly for the time left before none is made
+FRUITLESS = 400  # candidates in a row that break a bound, after which a count is given up
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
@@ -234,7 +235,7 @@ class Search:
         if self.interrupted:
             return INTERRUPTED
         wanted = self.config.candidates
-        if wanted is not None and self.state.proposed >= wanted:
+        if wanted is not None and self.state.proposed() >= wanted:
             return f"{wanted} candidates were trained"
         if self.state.exhausted:
             return "the search space is exhausted"
@@ -245,14 +246,16 @@ class Search:
     def _propose(self) -> Group | None:
         """The next group, decided by what a replay knows too; None when nothing fits now."""
         index = len(self.state.groups)
-        before = None
-        if self.counted:
-            before = max(0, index - LAG + 1)
-            if any(i not in self.state.results for i in range(before)):
-                return None
+        before = self._seen(index) if self.counted else None
+        if any(i not in self.state.results for i in range(before or 0)):
+            return None
         history = self.state.history(before)
+        if self.timeless and fruitless(history):
+            self.note(f"The last {FRUITLESS} candidates break a bound: the search ends here.")
+            self._journal("exhausted", {})
+            return None
         rng = np.random.default_rng([self.config.seed, index])
-        most = (self.config.candidates or 1 << 30) - self.state.proposed
+        most = (self.config.candidates or 1 << 30) - self.state.proposed(before)
         self.load = replace(self.load, dense=self._dense())
         speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
@@ -292,9 +295,20 @@ class Search:
             self.refused += tuple(candidates)  # a cheaper one may still fit
         return None
 
+    def _seen(self, index: int) -> int:
+        """The group before which a proposal by count must know all results.
+
+        Candidates that break a bound do not count: those wanted in their place come when all else
+        is known, so that no clock decides what is seen.
+        """
+        before = max(0, index - LAG + 1)
+        more = self.state.proposed(before) < (self.config.candidates or 0)
+        return before if more else index
+
     def _submit(self, group: Group) -> None:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
-        job = make_job(group, self.folder, self.prepared, self.device, self.own)
+        bounds = self.config.reward.bounds
+        job = make_job(group, self.folder, self.prepared, self.device, self.own, bounds)
         job |= {"deadline_s": seconds, "checkpoint_s": CHECKPOINT_SECONDS}
         kill_after = None if seconds is None else seconds + max(HANGS, self.reserve)
         self.jobs[self.executor.submit(job, kill_after=kill_after)] = group
@@ -336,7 +350,10 @@ class Search:
             if self.timeless and any(r.status is Status.DEADLINE for r in results):
                 return  # interrupted in this process: it is trained again when resumed
         baseline = self._constant()
-        results = [with_reward(r, self.metric, baseline) for r in results]
+        results = [with_reward(r, self.metric, baseline, self.config.reward) for r in results]
+        for result in (r for r in results if r.status is Status.INFEASIBLE):
+            message = f"Not trained: {result.candidate.architecture} with {result.message}."
+            self.note(f"{message} So are others.", once="infeasible")
         self._journal("results", {"group": group.index, "results": [r.to_json() for r in results]})
         for result in results:
             self.on_event({"kind": "result", "result": result})
@@ -373,7 +390,7 @@ class Search:
         self.on_event(
             {
                 "kind": "progress",
-                "done": sum(len(r) for r in self.state.results.values()),
+                "done": len(self.state.finished()) - sum(self.state.infeasible.values()),
                 "candidates": self.config.candidates,
                 "running": sum(len(g.candidates) for g in self.jobs.values()),
                 "best": value,
@@ -405,7 +422,7 @@ class Search:
 
     def _add_baseline(self, baseline: Baseline) -> None:
         unit = None if baseline.name == "constant" else self._constant()
-        result = baseline_result(baseline, self.prepared, self.folder, unit)
+        result = baseline_result(baseline, self.prepared, self.folder, unit, self.config.reward)
         self._journal("baseline", result.to_json())
         self.on_event({"kind": "baseline", "result": result})
 
@@ -434,6 +451,11 @@ class Search:
         """Say so when a baseline did better than every network, which is what is saved."""
         best = self.state.best
         ahead = max(self.state.baselines, key=lambda r: r.reward, default=None)
+        if best is None and self.config.reward.bounds and self.state.infeasible:
+            self.note(
+                "No network within the bounds was trained: the model saved is a baseline, which "
+                "has none. Widen them, or give a space with smaller networks."
+            )
         if best is not None and ahead is not None and ahead.reward > best.reward:
             self.note(
                 f"The baseline {ahead.candidate.architecture} did better "
@@ -462,6 +484,12 @@ class Search:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
+
+
+def fruitless(history: History) -> bool:
+    """Whether the last `FRUITLESS` candidates all break a bound."""
+    last = history.results[-FRUITLESS:]
+    return len(last) == FRUITLESS and all(r.status is Status.INFEASIBLE for r in last)
 
 
 def _lost(

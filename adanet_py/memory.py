@@ -7,8 +7,8 @@ not fit, never with the memory of the machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from adanet_py.plan import Workload, batch_size
 from adanet_py.records import Candidate, Result, Status
@@ -39,15 +39,19 @@ def memory_estimate(candidate: Candidate, load: Workload) -> float | None:
 class Limits:
     """The least that did not fit, by optimizer; "": whatever the optimizer.
 
-    `sizes` holds bytes and candidate, `programs` the families of candidates without an estimate.
+    `sizes` holds bytes and candidate, `programs` the families of candidates without an estimate,
+    `infeasible` the families that break a bound, with what they break.
     """
 
     load: Workload
     sizes: dict[str, tuple[float, Candidate]]
     programs: frozenset[str]
+    infeasible: Mapping[str, str] = field(default_factory=dict)
 
     def why_not(self, candidate: Candidate) -> str:
         """Why the candidate is not worth a try, a sentence; empty where it may fit."""
+        if broken := self.infeasible.get(candidate.family):
+            return f"{candidate.architecture} with these shapes: {broken}."
         if not self.sizes and not self.programs:
             return ""
         if candidate.family in self.programs:
@@ -65,15 +69,16 @@ class Limits:
 
 
 def learn_limits(results: Iterable[Result], load: Workload) -> Limits:
-    """What the candidates that did not fit teach about others.
+    """What the candidates that did not fit, or broke a bound, teach about others.
 
     An optimizer that has an engine of its own keeps what the estimate does not know of, so its
     failures count against itself alone.
     """
     sizes: dict[str, tuple[float, Candidate]] = {}
     programs: set[str] = set()
-    failed = Status.OUT_OF_MEMORY
-    for candidate in [r.candidate for r in results if r.status is failed]:
+    told = [r for r in results if r.status in (Status.OUT_OF_MEMORY, Status.INFEASIBLE)]
+    infeasible = {r.candidate.family: r.message for r in told if r.status is Status.INFEASIBLE}
+    for candidate in [r.candidate for r in told if r.status is Status.OUT_OF_MEMORY]:
         estimate = memory_estimate(candidate, load)
         if estimate is None:
             programs.add(candidate.family)
@@ -81,4 +86,4 @@ def learn_limits(results: Iterable[Result], load: Workload) -> Limits:
         key = candidate.optimizer if load.own.optimizer(candidate.optimizer).engine else ""
         if key not in sizes or estimate < sizes[key][0]:
             sizes[key] = estimate, candidate
-    return Limits(load, sizes, frozenset(programs))
+    return Limits(load, sizes, frozenset(programs), infeasible)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from adanet_py.executors.nursery import PRELOAD
 from adanet_py.own import Own
 from adanet_py.prepare import Prepared
 from adanet_py.records import Group
+from adanet_py.reward import Bounds
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -71,9 +73,17 @@ def find_device(config: SearchConfig, executor: Executor, notify: OnEvent) -> st
 
 
 def make_job(
-    group: Group, folder: Path, prepared: Prepared, device: str, own: Own
+    group: Group,
+    folder: Path,
+    prepared: Prepared,
+    device: str,
+    own: Own,
+    bounds: Bounds | None = None,
 ) -> dict[str, Any]:
-    """What `training.jobs.run_job` is told; JSON unless there are objects of the user's."""
+    """What `training.jobs.run_job` is told; JSON unless there are objects of the user's.
+
+    With `bounds`, candidates that break one are not trained.
+    """
     job: dict[str, Any] = {
         "group": group.to_json(),
         "run": str(folder.resolve()),
@@ -81,7 +91,10 @@ def make_job(
         "target": list(prepared.target_scale),
         "class_weight": prepared.class_weight,
         "device": device,
+        "model_bytes": prepared.model_bytes,
     }
+    if bounds:
+        job["bounds"] = asdict(bounds)
     if own:
         job["own"] = own
     return job

@@ -273,6 +273,6 @@ def best_of(results: Iterable[Result], refused: Container[str] = ()) -> Result |
     for result in results:  # a plain loop, for there are thousands; NaN: nothing to compare with
         score = result.score
         if score > top or (score == top and best and result.candidate.id > best.candidate.id):
-            if result.candidate.id not in refused:
+            if result.status.usable and result.candidate.id not in refused:
                 best, top = result, score
     return best

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from adanet_py.config import SearchConfig
 
 PROBE_ROWS = 64  # rows the saved model is checked on
+_MANIFEST_BYTES = 4096  # of a model file: names, one candidate, checksums, the zip
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Prepared:
     def rows(self) -> int:
         """Rows of the largest training part."""
         return max(len(r) for r in self.split.train)
+
+    @cached_property
+    def model_bytes(self) -> int:
+        """Bytes of a model file without its weights, at most."""
+        parts = [self.preprocessor.to_json(), self.source.spec.to_json(), self.target.to_json()]
+        return sum(len(json.dumps(part)) for part in parts) + _MANIFEST_BYTES
 
     @property
     def target_scale(self) -> tuple[Any, Any]:

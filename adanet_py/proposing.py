@@ -18,7 +18,7 @@ from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import choose_loss
 from adanet_py.training.schedules import SCHEDULES
 
-TRIES = 16  # calls of a controller that proposes what cannot fit into memory
+TRIES = 48  # calls of a controller that proposes what cannot fit into memory or breaks a bound
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Status(Enum):
     DEADLINE = "stopped by the time budget; the best weights so far were kept"
     DIVERGED = "diverged: the loss became infinite or not a number"
     OUT_OF_MEMORY = "did not fit into memory"
+    INFEASIBLE = "not trained: it breaks a bound that was set"
     CRASHED = "its worker process died"
     FAILED = "raised an error"
     BASELINE = "baseline, not a network"
@@ -178,6 +179,8 @@ class Result:
     `metrics` maps "train", "validation", "audit" to the run's metric in its natural sign and unit;
     `error` is the lower-is-better form in units of the baseline's, `complexity` is normalised,
     and `reward` = -error - weight * complexity (see reward.py). `step` is that of the kept weights.
+    `size_bytes` is that of the model file, at most; `layers` counts hidden weight matrices, and
+    `capacity` is the logarithm of a bound on the Rademacher complexity (`training/cost.py`).
     """
 
     candidate: Candidate
@@ -190,6 +193,9 @@ class Result:
     parameters: int = 0
     multiply_adds: int = 0
     latency_ms: float = math.nan
+    size_bytes: int = 0
+    layers: int = 0
+    capacity: float = math.nan
     error: float = math.nan
     complexity: float = math.nan
     reward: float = -math.inf
@@ -200,8 +206,12 @@ class Result:
 
     @cached_property
     def score(self) -> float:
-        """The reward of a usable result; NaN where there is none to compare with."""
-        return self.reward if self.status.usable and math.isfinite(self.reward) else math.nan
+        """The reward, as controllers compare it; NaN where there is none to compare with.
+
+        Infeasible results have one, by how far they are from what is allowed.
+        """
+        told = self.status.usable or self.status is Status.INFEASIBLE
+        return self.reward if told and math.isfinite(self.reward) else math.nan
 
     def replace(self, **changes: Any) -> Result:
         """A copy with some fields changed."""
@@ -231,8 +241,8 @@ class Result:
 
 _CURVE = tuple(Evaluation.__dataclass_fields__)  # journals hold rows: append fields, with defaults
 _PLAIN = (
-    "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "error",
-    "complexity", "reward", "controller", "group", "engine", "message",
+    "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers",
+    "capacity", "error", "complexity", "reward", "controller", "group", "engine", "message",
 )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ from adanet_py.records import Group, Result, Status
 
 OnEvent = Callable[[dict[str, Any]], None]
 
-LOST = (Status.CRASHED, Status.OUT_OF_MEMORY)  # what the machine did, not the candidates
+# What the machine did, not the candidates; and what was not trained.
+LOST = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.INFEASIBLE)
 
 
 def replay(
@@ -40,8 +41,9 @@ def replay(
     """Train every group of a run again, by counts, and compare the scores bit by bit.
 
     `data` must be given again where the run did not read it from a file. Groups that the deadline
-    cut short stop at the same step; those lost to a crash or to want of memory are left out.
-    Returns identical, candidates and differences. Raises RunError for other data than the run's.
+    cut short stop at the same step; those lost to a crash or to want of memory are left out, and
+    those that broke a bound. Returns identical, candidates and differences. Raises RunError for
+    other data than the run's.
     """
     folder = Path(run)
     described = read_described(folder)
@@ -54,7 +56,8 @@ def replay(
     notify = on_event or (lambda event: None)
     if len(results) < len(old.results):
         lost = ", ".join(str(i) for i in old.results if i not in results)
-        notify({"kind": "note", "message": f"Not replayed, for the machine ended them: {lost}."})
+        words = "Not replayed, for the machine ended them or they broke a bound"
+        notify({"kind": "note", "message": f"{words}: {lost}."})
     config = described.config
     data = _data(folder, described, data)
     with tempfile.TemporaryDirectory(prefix="adanet_py-replay-") as scratch:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adanet_py.config import SearchConfig, parse_time
+from adanet_py.config import REWARD_OPTIONS, SearchConfig, parse_time
 from adanet_py.errors import ConfigError
+from adanet_py.reward import RewardRule
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,16 @@ def test_options_cannot_be_changed_afterwards():
         ({"time": 0}, "Time budget"),
         ({"target": 3}, r"--target: expected text, found 3"),
         ({"target": " "}, r"--target: expected a value, found ' '\. Leave the option out"),
+        ({"complexity": "size"}, r"--complexity: expected 'parameters', .*found 'size'"),
+        ({"complexity_weight": -1}, r"--complexity-weight: expected a number of 0 or more"),
+        ({"complexity_weight": "much"}, r"--complexity-weight: .*found 'much'"),
+        ({"complexity_target": 0}, r"--complexity-target: expected a number above zero"),
+        ({"complexity": "capacity", "complexity_target": 3}, r"--complexity-target: .*no unit"),
+        ({"max_params": "few"}, r"--max-params: expected .*50k or 1.5M, found 'few'"),
+        ({"max_params": 0.5}, r"--max-params: .*found 0.5"),
+        ({"max_latency": "5 minutes"}, r"--max-latency: expected milliseconds .*5ms or 800us"),
+        ({"max_size": "2MBit"}, r"--max-size: expected .*500kB, 2MB or 1MiB, found '2MBit'"),
+        ({"max_size": True}, r"--max-size: .*found True"),
         ({"out": ""}, r"--out: expected a value, found ''"),
         ({"data": ""}, r"--data: expected a value, found ''"),
     ],
@@ -82,6 +93,31 @@ def test_a_value_that_cannot_be_used_is_answered_in_our_words(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         SearchConfig(**options)
     assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "value"),
+    [
+        ("max_params", "50k", 50_000), ("max_params", "1.5M", 1_500_000), ("max_params", 7, 7),
+        ("max_params", "50,000", 50_000), ("max_params", "2e5", 200_000),
+        ("max_latency", "5", 5.0), ("max_latency", "800us", 0.8), ("max_latency", "0.1s", 100),
+        ("max_size", "2MB", 2_000_000), ("max_size", "1MiB", 2**20), ("max_size", "5 kB", 5000),
+        ("complexity_target", "50k", 50_000), ("complexity_target", 0.5, 0.5),
+        ("complexity_weight", 0, 0.0),
+    ],
+)  # fmt: skip
+def test_bounds_and_targets_are_read_as_people_write_them(option, given, value):
+    config = SearchConfig(**{option: given})
+    assert getattr(config, option) == pytest.approx(value, abs=1e-9)
+    assert SearchConfig.from_json(config.to_json()) == config
+
+
+def test_the_options_of_an_older_run_can_be_read():
+    older = SearchConfig().to_json()
+    for name in REWARD_OPTIONS:
+        del older[name]
+    assert SearchConfig.from_json(older) == SearchConfig()
+    assert SearchConfig().reward == RewardRule()
 
 
 def test_from_json_of_a_newer_version_names_what_is_not_known():

@@ -27,6 +27,7 @@ from adanet_py.architectures import ARCHITECTURES
 from adanet_py.errors import RunError
 from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.training import groups, jobs
+from adanet_py.training.cost import measure
 from adanet_py.training.engines import ENGINES
 from adanet_py.training.engines.program import Program
 from adanet_py.training.groups import Plan, Track, train
@@ -408,7 +409,7 @@ def test_the_measured_cost_is_what_torch_counts(architecture: str, embedding: st
 
     candidates = make_candidates(architecture, [{}], embedding=embedding)
     program = make_program(candidates, make_spec(), folds=2)
-    cost = jobs.measure(program)
+    cost = measure(program)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         program.build(0).eval()(program.data.numeric, program.data.category)
     rows = len(program.data.target)

@@ -20,6 +20,7 @@ import adanet_py
 from adanet_py.cli import app
 from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS, PARETO_COLUMNS
 from adanet_py.listing import REGISTRIES
+from adanet_py.reward import MEASURES
 from adanet_py.space import load_space
 from adanet_py.training.diagnostics import PROBLEMS
 from adanet_py.training.losses import LOSSES
@@ -207,6 +208,11 @@ def test_the_losses_are_those_of_the_program():
         for name, tasks, metric, _ in rows_after("## Losses")
     }
     assert described == {n: (loss.tasks, loss.metric) for n, loss in LOSSES.items()}
+
+
+def test_the_measures_of_complexity_are_those_of_the_program():
+    described = [(ticked(name)[0], text) for name, text in rows_after("| `--complexity` | compl")]
+    assert described == [(name, measure.summary) for name, measure in MEASURES.items()]
 
 
 def test_what_can_be_listed_is_named():

@@ -96,6 +96,28 @@ def search(
     strict: Annotated[
         bool, typer.Option("--strict", help="Doubtful data are errors, not notes.")
     ] = False,
+    complexity: Annotated[
+        str,
+        typer.Option(
+            metavar="MEASURE", help="parameters, multiply_adds, latency, layers or capacity."
+        ),
+    ] = "parameters",
+    complexity_weight: Annotated[
+        float | None,
+        typer.Option(metavar="W", help="Its weight in the reward. [default: 0.01 or 0.1]"),
+    ] = None,
+    complexity_target: Annotated[
+        str | None, typer.Option(metavar="T", help="Aim at this complexity, 50k parameters say.")
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option(metavar="N", help="No network with more parameters: 50k, 1M.")
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(metavar="MS", help="No slower one, in ms for 1,000 rows.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="No larger model file: 500kB, 2MB.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Last line of stdout: one JSON object.")
     ] = False,
@@ -118,6 +140,9 @@ def search(
             group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,
+            complexity=complexity, complexity_weight=complexity_weight,
+            complexity_target=complexity_target, max_params=max_params, max_latency=max_latency,
+            max_size=max_size,
         )  # fmt: skip
         from adanet_py.run import search as run_search
 

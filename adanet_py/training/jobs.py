@@ -29,8 +29,10 @@ from adanet_py.data.splits import Split
 from adanet_py.journal import write_atomic
 from adanet_py.own import Own
 from adanet_py.records import Group, Result, Status
+from adanet_py.reward import Bounds
 from adanet_py.tasks import has_several_targets
 from adanet_py.training.batches import BatchOrder, rows_per_step
+from adanet_py.training.cost import Cost, capacity, cost_note, measure
 from adanet_py.training.diagnostics import sentence
 from adanet_py.training.engines.program import (
     Program,
@@ -38,13 +40,11 @@ from adanet_py.training.engines.program import (
     as_members,
     build_module,
     load_weights,
-    numeric_values,
 )
 from adanet_py.training.groups import Emit, Plan, Track, train
 from adanet_py.training.scoring import Scorer
 
 TRAIN_SAMPLE = 2000  # training rows the training score is measured on
-LATENCY_ROWS = 1000
 MOST_PIECES = 64  # micro-batches of a step that are tried before giving up
 
 
@@ -69,6 +69,8 @@ def run_job(job: dict[str, Any], emit: Emit, should_stop: Callable[[], bool]) ->
         should_stop=lambda: should_stop() or time.monotonic() > deadline,
         checkpoint_seconds=float(job.get("checkpoint_s", 5.0)),
         own=own,
+        bounds=Bounds(**job.get("bounds", {})),
+        model_bytes=int(job.get("model_bytes", 0)),
     )
     results = run_group(group, setting)
     return {"group": group.index, "results": [r.to_json() for r in results]}
@@ -99,6 +101,8 @@ class Setting:
     dtype: torch.dtype = torch.float32
     pieces: int = 1  # micro-batches of a step at least
     own: Own = field(default_factory=Own)
+    bounds: Bounds = field(default_factory=Bounds)
+    model_bytes: int = 0  # of a model file without weights
 
     def scorer(self, rows: np.ndarray) -> Scorer:
         """The run's metric on `rows`."""
@@ -218,6 +222,14 @@ def load_tensors(setting: Setting, scaling: str) -> Tensors:
 
 def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]:
     program = make_program(group, setting)
+    cost = None
+    if setting.bounds:  # what a family costs is known before it is trained
+        cost = measure(program, setting.model_bytes)
+        if why := setting.bounds.why_not(cost):
+            return [
+                _describe(Result(c, Status.INFEASIBLE, message=why, **cost.parts()), group, i)
+                for i, c in enumerate(group.candidates)
+            ]
     setting_valid = setting.split.valid
     plan = Plan(
         group=group,
@@ -232,59 +244,10 @@ def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]
     if note := cost_note(program):
         setting.emit({"kind": "note", "message": note, "once": note})
     tracks = train(program, plan)
-    cost = measure(program)
+    cost = cost or measure(program, setting.model_bytes)
     results = [_finish(track, i, program, plan, setting, cost) for i, track in enumerate(tracks)]
     checkpoint.unlink(missing_ok=True)
     return results
-
-
-def cost_note(program: Program) -> str:
-    """What a step of a costly optimizer is, before the first is taken; empty for others."""
-    optimizer = program.optimizer
-    if optimizer.work is None:
-        return ""
-    hp = numeric_values(optimizer, program.candidates[0])
-    parameters = sum(p.numel() for p in program.build(0).parameters())
-    return (
-        f"{optimizer.name}: {optimizer.work(parameters, hp)}, one step costs up to "
-        f"{optimizer.passes(parameters, hp):.0f} gradients of the batch."
-    )
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one candidate of a family costs, all folds together."""
-
-    parameters: int
-    multiply_adds: int  # per row
-    latency_ms: float  # for LATENCY_ROWS rows, the median of three
-
-
-def measure(program: Program) -> Cost:
-    """Count and time the family's network on the device.
-
-    Multiply-adds come from the architecture's own estimate, else one per entry of a weight matrix:
-    torch's counter would import its compiler, which takes longer than training a small group.
-    """
-    module = program.build(0).eval()
-    rows = torch.arange(min(LATENCY_ROWS, len(program.data.target)), device=program.device)
-    numeric, category = program.data.numeric[rows], program.data.category[rows]
-    times = []
-    with torch.no_grad():
-        for _ in range(3):
-            start = time.perf_counter()
-            module(numeric, category).sum().item()
-            times.append(time.perf_counter() - start)
-    scale = program.folds
-    parameters = sum(p.numel() for p in module.parameters())
-    estimate = program.architecture.multiply_adds
-    if estimate is not None:
-        static = program.architecture.complete(program.candidates[0].static)
-        cost = estimate(static, program.spec)
-    else:
-        cost = sum(p.numel() for p in module.parameters() if p.dim() > 1)
-    latency = sorted(times)[1] * 1e3 * LATENCY_ROWS / max(1, len(rows))
-    return Cost(parameters * scale, cost * scale, latency * scale)
 
 
 def _finish(
@@ -300,9 +263,7 @@ def _finish(
         step=track.best_step,
         steps=track.steps,
         seconds=track.seconds,
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
-        latency_ms=cost.latency_ms,
+        **cost.parts(),
         message=sentence(status, track.curve, plan.scorer.metric.greater_is_better),
     )
     result = _describe(result, group, position).replace(engine=track.engine)
@@ -317,6 +278,7 @@ def _finish(
         predictions["audit"] = _outputs(modules, program, audit)
         metrics["audit"] = setting.scorer(audit)(predictions["audit"], temperature)
     metrics["train"] = _train_score(modules, program, setting, temperature)
+    result = result.replace(capacity=capacity(track.weights, program))
     tensors = {f"weights/{n}": v.cpu().contiguous() for n, v in track.weights.items()}
     tensors |= {f"predictions/{n}": torch.from_numpy(v) for n, v in predictions.items()}
     about = {

@@ -14,10 +14,11 @@ from programs import make_candidates, make_program, make_run, make_spec, make_sp
 from adanet_py.errors import SpaceError
 from adanet_py.own import Own
 from adanet_py.records import Group, Status
+from adanet_py.training.cost import cost_note
 from adanet_py.training.engines import make_engine
 from adanet_py.training.engines.program import Program
 from adanet_py.training.engines.separate import SeparateEngine
-from adanet_py.training.jobs import cost_note, run_group
+from adanet_py.training.jobs import run_group
 from adanet_py.training.optimizers import OPTIMIZERS, Optimizer
 from adanet_py.training.optimizers.library import by_name, from_class
 
