@@ -83,7 +83,8 @@ def run(*arguments):
 def test_every_option_of_search_reaches_the_search(fake):
     done = run(
         "search", "t.csv", "--target", "y", "--task", "binary", "--metric", "roc_auc", "--loss",
-        "quantile", "--quantile", 0.9, "--time", "10m", "--candidates", 5, "--space", "tiny",
+        "quantile", "--quantile", 0.9, "--time", "10m", "--candidates", 5, "--fidelity", "asha",
+        "--space", "tiny",
         "--controller", "tpe", "--folds", 4,
         "--split", "part", "--group", "g", "--time-column", "when", "--weight", "w",
         "--exposure", "e",
@@ -97,7 +98,8 @@ def test_every_option_of_search_reaches_the_search(fake):
     assert fake.config.to_json() == {
         "data": "t.csv", "target": "y", "task": "binary", "metric": "roc_auc", "time": 600.0,
         "loss": "quantile", "quantile": 0.9,
-        "candidates": 5, "space": "tiny", "controller": "tpe", "folds": 4, "split": "part",
+        "candidates": 5, "fidelity": "asha",
+            "space": "tiny", "controller": "tpe", "folds": 4, "split": "part",
         "group": "g", "time_column": "when", "weight": "w", "exposure": "e",
         "class_weight": "balanced",
         "drop": ["a", "b"], "out": "here", "seed": 7, "device": "cpu", "workers": 1,
