@@ -50,7 +50,8 @@ def data(n=30, width=5, seed=0):
 def anywhere(space, m, seed=0):
     columns = columns_of(space)
     free = np.full(len(columns.decisions), np.nan)
-    return points_of(columns).draw(m, free, np.random.default_rng(seed))
+    points = points_of(columns)
+    return points.finish(points.draw(m, np.random.default_rng(seed)), free)
 
 
 def test_the_posterior_is_that_of_scikit_learn():

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from adanet_py.controllers import evolution, gp, local_search, optuna_tpe, quasi_random, random, tpe
+from adanet_py.controllers import (
+    evolution,
+    gp,
+    local_search,
+    optuna_tpe,
+    quasi_random,
+    random,
+    surrogate,
+    tpe,
+)
 from adanet_py.controllers.families import Controller
 from adanet_py.controllers.samplers import from_sampler
 from adanet_py.errors import ConfigError, check_known
@@ -20,6 +29,7 @@ CONTROLLERS: dict[str, Controller] = {
     "optuna_tpe": optuna_tpe.propose,
     "evolution": evolution.propose,
     "gp": gp.propose,
+    "surrogate": surrogate.propose,
     "local_search": local_search.propose,
 }
 

@@ -42,8 +42,8 @@ class Features:
             if d.size > 1:
                 name = (d.path[0], d.path[-1]) if len(d.path) > 1 else d.path
                 factors.setdefault((*name, d.ordered), []).append(j)
-        self._ranges: list[tuple[int, int, float]] = []  # column, feature, scale
-        self._words: list[tuple[int, Places]] = []  # column, feature of each word
+        ranges: list[tuple[int, int, float]] = []  # column, feature, scale
+        words: list[tuple[int, list[int]]] = []  # column, feature of each word
         alike: dict[tuple[str, ...], list[list[int]]] = {}
         owner: list[int] = []
         for factor, members in enumerate(factors.values()):
@@ -53,12 +53,12 @@ class Features:
                 for j in members:
                     d = decisions[j]
                     scale = 1.0 / (len(d.domain) - 1) if d.kind == "choice" else 1.0
-                    self._ranges.append((j, start, scale))
+                    ranges.append((j, start, scale))
                 continue
             at: dict[str, int] = {}
             for j in members:
                 of_word = [at.setdefault(repr(w), start + len(at)) for w in decisions[j].domain]
-                self._words.append((j, np.array(of_word)))
+                words.append((j, of_word))
             owner += [factor] * len(at)
             alike.setdefault(tuple(sorted(at)), []).append([at[w] for w in sorted(at)])
         self.first_count = len(factors)
@@ -69,22 +69,30 @@ class Features:
                 owner += [self.first_count + len(self._counts) - 1] * len(same[0])
         self.factor = np.array(owner, dtype=np.intp)
 
+        # Ranges at once by a product with `_places`, words by the number of their feature in `_at`.
+        self._ranges = np.array([j for j, _, _ in ranges], dtype=np.intp)
+        self._places = np.zeros((len(ranges), len(owner)))
+        for i, (_, feature, _) in enumerate(ranges):
+            self._places[i, feature] = 1.0
+        self._scales = np.array([scale for _, _, scale in ranges])
+        self._words = np.array([j for j, _ in words], dtype=np.intp)
+        longest = max([len(of_word) for _, of_word in words], default=0)
+        self._at = np.full((len(words), longest + 1), len(owner))  # last: not active
+        for i, (_, of_word) in enumerate(words):
+            self._at[i, : len(of_word)] = of_word
+
     def __call__(self, points: Floats) -> Floats:
         """The features [m, F] of points [m, D]."""
-        out = np.zeros((len(points), len(self.factor)))
-        for j, feature, scale in self._ranges:
-            x = points[:, j]
-            active = np.flatnonzero(~np.isnan(x))
-            out[active, feature] = x[active] * scale - 0.5
-        for j, of_word in self._words:
-            x = points[:, j]
-            active = np.flatnonzero(~np.isnan(x))
-            out[active, of_word[x[active].astype(np.intp)]] = _HALF
+        m, width = len(points), len(self.factor)
+        ranges = np.nan_to_num(points[:, self._ranges] * self._scales - 0.5, copy=False)
+        out = np.zeros((m, width + 1))
+        out[:, :width] = ranges @ self._places
+        codes = np.nan_to_num(points[:, self._words], nan=-1.0).astype(np.intp)
+        out[np.arange(m)[:, None], self._at[np.arange(len(self._words)), codes]] = _HALF
         for same, first in self._counts:
-            width = same.shape[1]
             counts = out[:, same].sum(axis=1)
-            out[:, first : first + width] = counts / len(same) ** 0.5
-        return out
+            out[:, first : first + same.shape[1]] = counts / len(same) ** 0.5
+        return out[:, :width]
 
 
 _COMPILED: WeakKeyDictionary[Columns, Features] = WeakKeyDictionary()

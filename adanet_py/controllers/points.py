@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from adanet_py.controllers.columns import Columns, Floats
+from adanet_py.controllers.columns import Bools, Columns, Floats
+from adanet_py.records import Scalar
 from adanet_py.space import Decision
 
 Places = npt.NDArray[np.intp]
@@ -32,48 +34,52 @@ class Points:
                 self._borders[j] = np.cumsum(shares)[:-1]
         self._ordered = np.array([d.ordered for d in decisions])
         self._whole = [j for j, d in enumerate(decisions) if d.kind == "int"]
+        self._conditions = _conditions(decisions)
         self._hash = np.random.default_rng(0).uniform(1.0, 2.0, size=len(decisions))
 
-    def draw(self, m: int, given: Floats, rng: np.random.Generator) -> Floats:
-        """`m` points [m, D] by the prior, with the columns of `given` [D] that are not NaN."""
-        return self._finished(self._drawn(m, rng), given)
+    def draw(self, m: int, rng: np.random.Generator) -> Floats:
+        """`m` points [m, D] by the prior, as if every column were active; to be finished."""
+        out = rng.random((m, len(self._count)))
+        for j, borders in self._borders.items():
+            out[:, j] = np.searchsorted(borders, out[:, j], side="right")
+        return out
 
-    def move_to(self, given: Floats, points: Floats, rng: np.random.Generator) -> Floats:
-        """`points` [m, D] with the columns of `given` [D] that are not NaN, the rest kept."""
-        return self._finished(
-            np.where(np.isnan(points), self._drawn(len(points), rng), points), given
-        )
+    def finish(self, points: Floats, given: Floats) -> Floats:
+        """`points` [m, D] in place: the columns of `given` [D] that are not NaN as there, whole
+        numbers rounded, NaN where not active."""
+        for j in self._whole:
+            points[:, j] = _rounded(self._columns.decisions[j], points[:, j])
+        known = ~np.isnan(given)
+        points[:, known] = given[known]
+        for parent, columns, lets in self._conditions:
+            codes = np.nan_to_num(points[:, parent], nan=-1.0).astype(np.intp)
+            points[:, columns] = np.where(lets[codes], points[:, columns], np.nan)
+        return points
 
-    def change(self, points: Floats, given: Floats, rng: np.random.Generator) -> Floats:
+    def move_to(self, given: Floats, points: Floats, drawn: Floats) -> Floats:
+        """`points` [m, D] with the columns of `given` [D] that are not NaN, the rest kept; what
+        becomes active is taken from `drawn` [any, D]."""
+        return self.finish(self._filled(points, drawn), given)
+
+    def _filled(self, points: Floats, drawn: Floats) -> Floats:
+        donors = drawn[np.arange(len(points)) % len(drawn)]
+        return np.where(np.isnan(points), donors, points)
+
+    def change(
+        self, points: Floats, given: Floats, drawn: Floats, rng: np.random.Generator
+    ) -> Floats:
         """Every one of `points` [m, D] with one or a few active columns changed, none of those that
-        are not NaN in `given` [D]; what becomes active is drawn."""
+        are not NaN in `given` [D]; what becomes active is taken from `drawn` [any, D]."""
         m, width = points.shape
         active = ~np.isnan(points) & self._free & np.isnan(given)
-        drawn = self._drawn(m, rng)
-        out = np.where(np.isnan(points), drawn, points)
+        out = self._filled(points, drawn)
         order = np.argsort(np.where(active, rng.random((m, width)), 2.0), axis=1, kind="stable")
         changes = np.minimum(rng.geometric(1.0 - _AGAIN, size=m), active.sum(axis=1))
         for k in range(int(changes.max(initial=0))):
             rows = np.flatnonzero(changes > k)
             columns = order[rows, k]
             out[rows, columns] = self._moved(out[rows, columns], columns, rng)
-        return self._finished(out, given)
-
-    def _drawn(self, m: int, rng: np.random.Generator) -> Floats:
-        """`m` points [m, D] by the prior, as if every column were active."""
-        out = rng.random((m, len(self._count)))
-        for j, borders in self._borders.items():
-            out[:, j] = np.searchsorted(borders, out[:, j], side="right")
-        return out
-
-    def _finished(self, points: Floats, given: Floats) -> Floats:
-        """`points` in place: whole numbers rounded, NaN where not active, `given` as it is."""
-        for j in self._whole:
-            points[:, j] = _rounded(self._columns.decisions[j], points[:, j])
-        known = ~np.isnan(given)
-        points[:, known] = given[known]
-        self._columns.deactivate(points, range(len(self._count)))
-        return points
+        return self.finish(out, given)
 
     def _moved(self, old: Floats, columns: Places, rng: np.random.Generator) -> Floats:
         """Other values of `columns` [k] than `old` [k]."""
@@ -93,6 +99,22 @@ class Points:
         """A number [m] for each of `points`, equal for equal ones, and as good as only for them."""
         key: Floats = np.round(np.where(np.isnan(points), -0.7319, points) @ self._hash, 10)
         return key
+
+
+def _conditions(decisions: Sequence[Decision]) -> list[tuple[int, Places, Bools]]:
+    """Parents in order, the columns that hang on each, and whether a choice of it lets them be
+    active, [C + 1, columns]; the last row is that of a parent that is not active itself."""
+    at = {d.name: j for j, d in enumerate(decisions)}
+    hanging: dict[int, dict[int, tuple[Scalar, ...]]] = {}
+    for j, d in enumerate(decisions):
+        for name, values in d.when:
+            hanging.setdefault(at[name], {})[j] = values
+    out = []
+    for parent, columns in sorted(hanging.items()):
+        rows = [[v in values for values in columns.values()] for v in decisions[parent].domain]
+        lets = np.array([*rows, [False] * len(columns)])
+        out.append((parent, np.array(list(columns)), lets))
+    return out
 
 
 def _rounded(decision: Decision, u: Floats) -> Floats:

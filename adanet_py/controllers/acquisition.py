@@ -1,0 +1,200 @@
+"""Where a model of the rewards expects the largest improvement: a search over points.
+
+What is improved on is the largest mean the model has at a point already tried, not the largest
+reward, which noise flatters (the plug-in; Picheny et al. 2013, "A benchmark of kriging-based
+infill criteria for noisy optimization"). The points are draws from the prior, changes of the best
+points tried, and in rounds changes of the best points so far: a local search that can take any
+kind of decision. Of a batch, each is chosen as if those before it, and what is pending, had been
+measured at their means (the kriging believer; Ginsbourger et al. 2010, "Kriging is well-suited to
+parallelize optimization"), so that a batch spreads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+
+from adanet_py.controllers.columns import Columns, Floats, columns_of
+from adanet_py.controllers.families import Proposal, propose_family_by_family
+from adanet_py.controllers.improvement import log_expected_improvement
+from adanet_py.controllers.points import Places, points_of
+from adanet_py.controllers.scored import scored
+from adanet_py.records import Candidate, History, Scalar
+from adanet_py.space import SearchSpace, fill
+
+
+class Beliefs(Protocol):
+    """Means and variances [m] of points."""
+
+    mean: Floats
+    variance: Floats
+
+    def __add__(self, other: Self) -> Self:
+        """Beliefs of the same model about the points of both."""
+
+    def assume(self, place: int) -> None:
+        """Change the variances as if the point at `place` had been measured at its mean."""
+
+
+class Model(Protocol):
+    """What is known of the reward of every point."""
+
+    def at(self, points: Floats) -> Beliefs:
+        """Beliefs about `points` [m, D]."""
+
+    def assume(self, points: Floats) -> Model:
+        """The same means, with the variances after measuring `points` [m, D]."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many points are looked at."""
+
+    drawn: int  # points drawn from the prior
+    bases: int  # best points tried that are changed
+    rounds: int  # of local search
+    nearest: int  # best points of a round that are changed
+    changes: int  # of each base or best point
+
+
+class Tried(NamedTuple):
+    """Points [n, D] that have a place in the space and their rewards [n], NaN while pending."""
+
+    points: Floats
+    rewards: Floats
+
+
+def tried(space: SearchSpace, history: History) -> Tried:
+    """What the history says of points of the space."""
+    columns = columns_of(space)
+    rows = scored(history)
+    places = [columns.place_of(space, c) for c in rows.candidates]
+    found = [i for i, place in enumerate(places) if place is not None]
+    points = [place.point for place in places if place is not None]
+    empty = np.empty((0, len(space.decisions)))
+    return Tried(np.array(points) if points else empty, rows.rewards[found])
+
+
+def propose_by(
+    search: Search, space: SearchSpace, history: History, n: int, rng: np.random.Generator
+) -> list[Candidate]:
+    """The best points of a search, as families."""
+    columns = columns_of(space)
+
+    def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
+        point = search.next(columns.encode(program or {}))
+        if point is None:
+            return fill(space, program or {}, rng), None, None
+        return columns.decode(point), None, None
+
+    return propose_family_by_family(space, history, n, rng, draw)
+
+
+class Search:
+    """The next points to try, by a model made of the `kept` of the points `known`."""
+
+    def __init__(
+        self,
+        columns: Columns,
+        model: Model,
+        known: Tried,
+        kept: Places,
+        effort: Effort,
+        rng: np.random.Generator,
+    ) -> None:
+        self._points, self._model, self._effort, self._rng = points_of(columns), model, effort, rng
+        self._taken = set(self._points.keys(known.points).tolist())
+        done = known.points[kept]
+        mean = model.at(done).mean
+        self._best = float(mean.max())
+        self._bases = done[np.argsort(-mean, kind="stable")[: effort.bases]]
+        self._assumed = known.points[np.isnan(known.rewards)]
+        self._pools: dict[bytes, _Pool] = {}
+
+    def next(self, given: Floats) -> Floats | None:
+        """The best new point [D] with what is not NaN of `given` [D]; None if none was found."""
+        key = given.tobytes()
+        if key not in self._pools:
+            self._pools[key] = self._pool(given)
+        pool = self._pools[key]
+        for place in np.argsort(-pool.score(self._best), kind="stable"):
+            if pool.keys[place] not in self._taken:
+                break
+        else:
+            return None
+        self._taken.add(pool.keys[place])
+        pool.beliefs.assume(int(place))
+        self._assumed = np.vstack([self._assumed, pool.points[place]])
+        return pool.points[place]
+
+    def _pool(self, given: Floats) -> _Pool:
+        """Points that have what is `given`, with beliefs about them."""
+        points, rng, effort = self._points, self._rng, self._effort
+        model = self._model.assume(self._assumed) if len(self._assumed) else self._model
+
+        def pool_of(found: Floats) -> _Pool:
+            keys, first = np.unique(points.keys(found), return_index=True)
+            found = found[first]
+            return _Pool(found, keys, model.at(found))
+
+        drawn = points.draw(effort.drawn, rng)
+        bases = points.move_to(given, self._bases, drawn)
+        near = points.change(np.repeat(bases, effort.changes, axis=0), given, drawn, rng)
+        pool = pool_of(np.vstack([points.finish(drawn.copy(), given), near]))
+        for _ in range(effort.rounds):
+            top = pool.points[np.argsort(-pool.score(self._best), kind="stable")[: effort.nearest]]
+            near = points.change(np.repeat(top, effort.changes, axis=0), given, drawn, rng)
+            near = near[~np.isin(points.keys(near), pool.keys)]
+            if len(near):
+                pool = pool.with_(pool_of(near))
+        return pool
+
+
+class _Pool(NamedTuple):
+    points: Floats  # [m, D]
+    keys: Floats  # [m]
+    beliefs: Beliefs
+
+    def score(self, best: float) -> Floats:
+        return log_expected_improvement(self.beliefs.mean, self.beliefs.variance, best)
+
+    def with_(self, other: _Pool) -> _Pool:
+        return _Pool(
+            np.vstack([self.points, other.points]),
+            np.append(self.keys, other.keys),
+            self.beliefs + other.beliefs,
+        )
+
+
+def transformed(rewards: Floats) -> Floats:
+    """The normal quantiles of the ranks of rewards [n], with mean 0 and variance 1; NaN stays.
+
+    So the worst, of which there is no end where networks diverge, cannot hide what is near the best
+    (Salinas et al. 2020, "A quantile-based approach for hyperparameter transfer learning").
+    """
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    done = ~np.isnan(rewards)
+    out = np.full(len(rewards), np.nan)
+    y = ndtri((rankdata(rewards[done]) - 0.5) / max(done.sum(), 1))
+    out[done] = (y - y.mean()) / max(float(y.std()), 1e-12) if len(y) else y
+    return out
+
+
+def remembered(rewards: Floats, most: int) -> Places:
+    """Places of at most `most` rewards [n], without NaN: the best half, the latest, some others."""
+    done = np.flatnonzero(~np.isnan(rewards))
+    n = len(done)
+    if n <= most:
+        return done
+    kept = np.zeros(n, dtype=bool)
+    kept[np.argsort(-rewards[done], kind="stable")[: most // 2]] = True
+    kept[np.flatnonzero(~kept)[-(most // 4) :]] = True
+    rest = np.flatnonzero(~kept)
+    evenly = np.linspace(0, len(rest) - 1, most - int(kept.sum())).round().astype(np.intp)
+    kept[rest[evenly]] = True
+    return done[kept]

@@ -1,0 +1,100 @@
+"""Expected improvement (acquisition.py) by a forest of regression trees (forest.py).
+
+As SMAC has it (Hutter et al. 2011, "Sequential model-based optimization for general algorithm
+configuration"). A forest needs no smoothness and does not mind decisions that do not matter. Two
+points are alike, for what is pending and within a batch, as far as they share leaves: the variance
+of a point is that of the forest times one minus the squared share of trees in which it is in the
+leaf of an assumed one.
+
+At most `REMEMBERED` results are used. The first come from `quasi_random`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from adanet_py.controllers import quasi_random
+from adanet_py.controllers.acquisition import (
+    Effort,
+    Search,
+    propose_by,
+    remembered,
+    transformed,
+    tried,
+)
+from adanet_py.controllers.columns import Floats, columns_of
+from adanet_py.controllers.features import Features, features_of
+from adanet_py.controllers.forest import Forest, Ints
+from adanet_py.records import Candidate, History
+from adanet_py.space import SearchSpace
+
+STARTS = 8  # results before there is a model
+REMEMBERED = 100  # results a forest is grown from
+EFFORT = Effort(drawn=120, bases=10, rounds=2, nearest=6, changes=12)
+_LEAST = 1e-6  # variance of a point
+
+
+def propose(
+    space: SearchSpace, history: History, n: int, rng: np.random.Generator
+) -> list[Candidate]:
+    """The points of largest expected improvement, a program and its settings; see the module."""
+    columns = columns_of(space)
+    known = tried(space, history)
+    if np.isfinite(known.rewards).sum() < STARTS:
+        return quasi_random.propose(space, history, n, rng)
+    features, kept = features_of(columns), remembered(known.rewards, REMEMBERED)
+    x = features(known.points[kept])
+    if (x == x[0]).all():  # nothing to split on
+        return quasi_random.propose(space, history, n, rng)
+    forest = Forest(x, transformed(known.rewards)[kept], rng)
+    model = Trees(features, forest, forest.leaves(x[:0]))
+    return propose_by(Search(columns, model, known, kept, EFFORT, rng), space, history, n, rng)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A forest as a model of points; `assumed` are the leaves [T, k] of what is pending."""
+
+    features: Features
+    forest: Forest
+    assumed: Ints
+
+    def at(self, points: Floats) -> Shared:
+        """Beliefs about `points` [m, D]."""
+        leaves = self.forest.leaves(self.features(points))
+        mean, variance = self.forest.at(leaves)
+        out = Shared(leaves, mean, np.maximum(variance, _LEAST))
+        for leaf in self.assumed.T:
+            out.share(leaf)
+        return out
+
+    def assume(self, points: Floats) -> Trees:
+        """The same means, with the variances after measuring `points` [m, D]."""
+        leaves = self.forest.leaves(self.features(points))
+        return Trees(self.features, self.forest, np.hstack([self.assumed, leaves]))
+
+
+class Shared:
+    """Beliefs about points in `leaves` [T, m]."""
+
+    def __init__(self, leaves: Ints, mean: Floats, variance: Floats) -> None:
+        self._leaves, self.mean, self.variance = leaves, mean, variance
+
+    def __add__(self, other: Shared) -> Shared:
+        """Beliefs of the same forest about the points of both."""
+        return Shared(
+            np.hstack([self._leaves, other._leaves]),
+            np.append(self.mean, other.mean),
+            np.append(self.variance, other.variance),
+        )
+
+    def assume(self, place: int) -> None:
+        """Change the variances as if the point at `place` had been measured at its mean."""
+        self.share(self._leaves[:, place])
+
+    def share(self, leaf: Ints) -> None:
+        """As `assume`, of a point in `leaf` [T]."""
+        shared = (self._leaves == leaf[:, None]).mean(axis=0)
+        self.variance = np.maximum(self.variance * (1.0 - shared**2), _LEAST)
