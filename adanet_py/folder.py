@@ -50,6 +50,7 @@ class State:
     exhausted: bool = False
     device: str = "cpu"  # of the last session
     by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
+    when: dict[str, float] = field(default_factory=dict)  # seconds until a result, by id
     best: Result | None = None  # the usable network with the highest reward
     infeasible: dict[int, int] = field(default_factory=dict)  # candidates of a group, where any
     _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
@@ -60,12 +61,12 @@ class State:
         """The state after `events`."""
         state = cls()
         for event in events:
-            state.apply(event.kind, event.data)
+            state.apply(event.kind, event.data, event.time)
             state.elapsed = max(state.elapsed, event.time)
         return state
 
-    def apply(self, kind: str, data: Any) -> None:
-        """Take in one event."""
+    def apply(self, kind: str, data: Any, time: float = 0.0) -> None:
+        """Take in one event; `time`: seconds the run has taken."""
         if kind == "group":
             group = Group.from_json(data)
             self.groups[group.index] = group
@@ -74,6 +75,7 @@ class State:
             results = [Result.from_json(r) for r in data["results"]]
             self.results[data["group"]] = results
             self.by_id.update({r.candidate.id: r for r in results})
+            self.when.update({r.candidate.id: time for r in results})
             broken = sum(r.status is Status.INFEASIBLE for r in results)
             if broken:
                 self.infeasible[data["group"]] = broken
@@ -83,6 +85,7 @@ class State:
             baseline = Result.from_json(data)
             self.baselines.append(baseline)
             self.by_id[baseline.candidate.id] = baseline
+            self.when[baseline.candidate.id] = time
         elif kind == "model":
             self.model = data
         elif kind == "stop":

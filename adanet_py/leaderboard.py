@@ -1,20 +1,17 @@
-"""The tables people read: leaderboard.csv, curves.csv and pareto.csv, all derived from results."""
+"""The tables people read: leaderboard.csv and curves.csv, derived from results."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from adanet_py.frames import make_frame
 from adanet_py.intervals import Interval, bootstrap
-from adanet_py.journal import write_atomic
 from adanet_py.metrics import Metric
-from adanet_py.pareto import pareto_front
 from adanet_py.records import Result, Status
 from adanet_py.training.diagnostics import names
 
@@ -75,17 +72,6 @@ CURVE_COLUMNS: dict[str, str] = {
     "diagnosis": "problems the curve shows up to this row, by name",
 }
 
-PARETO_COLUMNS: dict[str, str] = {
-    "id": "identifier of the candidate",
-    "architecture": "its architecture, or the name of the baseline",
-    "validation": "metric on validation rows, in its natural sign and unit",
-    "error": "validation error in units of the constant baseline's",
-    "parameters": "number of trained parameters",
-    "latency_ms": "measured time to predict 1,000 rows with the network alone, in milliseconds",
-    "front_parameters": "whether nothing else has less error with no more parameters",
-    "front_latency": "whether nothing else has less error with no more latency",
-}
-
 _KNOBS_AFTER = "seed"
 _TOP = 20
 
@@ -133,7 +119,7 @@ def build(
             row |= {"low": interval.low, "high": interval.high, "tie": interval.tie}
             row["simplest"] = result.candidate.id in simplest
         rows.append(row)
-    return _frame(rows, _column_order(order))
+    return make_frame(rows, _column_order(order))
 
 
 def curves(results: Sequence[Result], metric: Metric) -> pd.DataFrame:
@@ -147,58 +133,7 @@ def curves(results: Sequence[Result], metric: Metric) -> pd.DataFrame:
         for r in results
         for i, e in enumerate(r.curve, start=1)
     ]
-    return _frame(rows, list(CURVE_COLUMNS))
-
-
-def pareto(results: Sequence[Result]) -> pd.DataFrame:
-    """Return what no other result beats in error and size, or in error and latency; by error.
-
-    The columns of `PARETO_COLUMNS`; equal points are all kept, results without a score are not.
-    """
-    scored = [r for r in ranked(results) if math.isfinite(r.error)]
-    small = pareto_front([(r.error, r.parameters) for r in scored])
-    fast = pareto_front([(r.error, r.latency_ms) for r in scored])
-    rows = [
-        {
-            "id": r.candidate.id,
-            "architecture": r.candidate.architecture,
-            "validation": r.metrics.get("validation", math.nan),
-            "error": r.error,
-            "parameters": r.parameters,
-            "latency_ms": r.latency_ms,
-            "front_parameters": on_small,
-            "front_latency": on_fast,
-        }
-        for r, on_small, on_fast in zip(scored, small, fast, strict=True)
-        if on_small or on_fast
-    ]
-    return _frame(sorted(rows, key=lambda row: row["error"]), list(PARETO_COLUMNS))
-
-
-def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a table for people and spreadsheets, atomically, text that reads as a formula escaped.
-
-    Raises RunError or StorageError where the file cannot be written.
-    """
-    safe = frame.copy()
-    safe.columns = [escape_formula(c) for c in frame.columns]
-    for position, (_, column) in enumerate(frame.items()):
-        if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
-            safe.isetitem(position, [escape_formula(v) for v in column])
-    write_atomic(path, safe.to_csv(index=False))
-
-
-def escape_formula(value: Any) -> Any:
-    """Return text with a quote before it where a spreadsheet could take it for a formula.
-
-    That is text whose first visible character is one of ``= + - @`` in any width, or whose first
-    is a tab or line break (OWASP, CSV injection). Other values are returned unchanged.
-    """
-    if not isinstance(value, str) or not value:
-        return value
-    visible = (c for c in value if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
-    first = unicodedata.normalize("NFKC", next(visible, " "))
-    return "'" + value if first[0] in "=+-@" or value[0] in "\t\r\n" else value
+    return make_frame(rows, list(CURVE_COLUMNS))
 
 
 def _reward(result: Result) -> float:
@@ -285,19 +220,3 @@ def _why(
     if interval.tie == 1:
         return f"cannot be told from the best on the validation rows: worse by {span}"
     return f"worse than the best by {span}"
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in columns})
-
-
-def _column(values: Sequence[Any]) -> pd.Series:
-    """A column of one plain type where possible: integers stay integers beside empty cells."""
-    kinds = {type(v) for v in values if v is not None}
-    if kinds == {bool}:
-        return pd.Series(values, dtype="boolean")
-    if kinds == {int}:
-        return pd.Series(values, dtype="Int64")
-    if kinds and kinds <= {int, float}:
-        return pd.Series([math.nan if v is None else v for v in values], dtype="float64")
-    return pd.Series(values, dtype=object)

@@ -475,7 +475,7 @@ class Search:
 
     def _journal(self, kind: str, data: Any) -> None:
         self.journal.append(kind, data)
-        self.state.apply(kind, data)
+        self.state.apply(kind, data, self.journal.elapsed)
         if kind == "model":
             self.on_event({"kind": "model", "candidate": data["candidate"]})
 

@@ -1,4 +1,4 @@
-"""Write leaderboard, curves and Pareto front of a run from its journal."""
+"""Write the tables of a run from its journal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from adanet_py import leaderboard
+from adanet_py import fronts, leaderboard
 from adanet_py.calibration import cross_fitted
 from adanet_py.folder import State, candidate_file
+from adanet_py.frames import write_csv
 from adanet_py.metrics import get_metric
 from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
@@ -19,7 +20,7 @@ TOP = 20
 
 
 def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | None = None) -> None:
-    """Write leaderboard.csv, curves.csv and pareto.csv, into the run or another folder."""
+    """Write leaderboard, curves, Pareto front and hypervolume, into the run or another folder."""
     into = into or folder
     results = state.all_results()
     metric = get_metric(prepared.metric)
@@ -35,9 +36,10 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
     if is_regression(prepared.task):
         y = in_own_unit(y, target.mean, target.scale)
     table = leaderboard.build(results, metric, predictions=stored, y=y, weight=weight, top=TOP)
-    leaderboard.write_csv(table, into / "leaderboard.csv")
-    leaderboard.write_csv(leaderboard.curves(results, metric), into / "curves.csv")
-    leaderboard.write_csv(leaderboard.pareto(results), into / "pareto.csv")
+    write_csv(table, into / "leaderboard.csv")
+    write_csv(leaderboard.curves(results, metric), into / "curves.csv")
+    write_csv(fronts.pareto(results, state.when), into / "pareto.csv")
+    write_csv(fronts.growth(results, state.when), into / "hypervolume.csv")
 
 
 def stored_predictions(

@@ -9,17 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adanet_py.frames import escape_formula, write_csv
+from adanet_py.fronts import HYPERVOLUME_COLUMNS, PARETO_COLUMNS, growth, pareto
 from adanet_py.intervals import _resamples, _statistic, bootstrap
-from adanet_py.leaderboard import (
-    COLUMNS,
-    CURVE_COLUMNS,
-    PARETO_COLUMNS,
-    build,
-    curves,
-    escape_formula,
-    pareto,
-    write_csv,
-)
+from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS, build, curves
 from adanet_py.metrics import METRICS, score
 from adanet_py.records import Candidate, Evaluation, Result, Status
 from adanet_py.reward import with_reward
@@ -137,10 +130,11 @@ def test_an_empty_leaderboard_has_its_columns():
     assert list(build([], LOSS).columns) == list(COLUMNS)
     assert list(curves([], LOSS).columns) == list(CURVE_COLUMNS)
     assert list(pareto([]).columns) == list(PARETO_COLUMNS)
+    assert list(growth([], {}).columns) == list(HYPERVOLUME_COLUMNS)
 
 
 def test_every_column_has_a_description():
-    for columns in (COLUMNS, CURVE_COLUMNS, PARETO_COLUMNS):
+    for columns in (COLUMNS, CURVE_COLUMNS, PARETO_COLUMNS, HYPERVOLUME_COLUMNS):
         assert all(text and "\n" not in text for text in columns.values())
 
 
@@ -293,6 +287,30 @@ def test_pareto_keeps_what_nothing_beats():
     assert table["parameters"].tolist() == [9000, 1000, 100, 500]
     assert table["front_parameters"].tolist() == [True, True, True, False]
     assert table["front_latency"].tolist() == [False, True, False, True]
+
+
+def test_the_hypervolume_grows_with_what_is_found_and_only_then():
+    results = [
+        result(0.5, parameters=999, latency_ms=0.999),
+        result(0.6, parameters=9999, latency_ms=9.999),  # worse in everything
+        result(0.4, parameters=99_999, latency_ms=0.099),  # better in error and latency
+        result(0.3, status=Status.BASELINE, parameters=1),
+        result(None, status=Status.FAILED),
+        result(0.1, parameters=9, latency_ms=0.009),  # when is not known
+        result(0.2, parameters=99, latency_ms=math.nan),
+    ]
+    when = {r.candidate.id: 2.0 * i for i, r in enumerate(results, start=1)}
+    del when[results[5].candidate.id]
+    table = growth(results[::-1], when)
+    assert table["seconds"].tolist() == [2, 6, 14]
+    assert table["candidates"].tolist() == [1, 3, 4]
+    assert table["error"].tolist() == [0.5, 0.4, 0.2]
+    first = 0.5 * 6 / 9
+    second = first + (0.5 - 0.4) * 4 / 9
+    np.testing.assert_allclose(table["hypervolume_parameters"], [first, second, 0.8 * 7 / 9])
+    np.testing.assert_allclose(table["hypervolume_latency"], [first, 0.6 * 7 / 9, 0.6 * 7 / 9])
+    front = pareto([results[0], results[6]], when)
+    assert front["found_after"].tolist() == [14, 2]
 
 
 # ---------------------------------------------------------------- CSV

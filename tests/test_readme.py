@@ -18,7 +18,8 @@ import yaml
 
 import adanet_py
 from adanet_py.cli import app
-from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS, PARETO_COLUMNS
+from adanet_py.fronts import HYPERVOLUME_COLUMNS, PARETO_COLUMNS
+from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS
 from adanet_py.listing import REGISTRIES
 from adanet_py.reward import MEASURES
 from adanet_py.space import load_space
@@ -164,6 +165,7 @@ def test_the_first_two_bash_blocks_install_with_the_main_job_and_the_tests():
         ("`leaderboard.csv`; after", COLUMNS),
         ("`curves.csv`, one row", CURVE_COLUMNS),
         ("`pareto.csv`:", PARETO_COLUMNS),
+        ("`hypervolume.csv`, a row", HYPERVOLUME_COLUMNS),
     ],
 )
 def test_the_columns_of_the_output_are_documented_as_in_the_program(heading, columns):

@@ -26,7 +26,7 @@ def leaderboard(
     ] = None,
 ) -> None:
     """Show the leaderboard of a run, finished or not."""
-    from adanet_py.leaderboard import write_csv
+    from adanet_py.frames import write_csv
     from adanet_py.run import leaderboard as run_leaderboard
 
     frame = run_leaderboard(run)
