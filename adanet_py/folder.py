@@ -49,6 +49,8 @@ class State:
     model: Mapping[str, Any] | None = None
     exhausted: bool = False
     device: str = "cpu"  # of the last session
+    began: float | None = None  # when the first group was proposed
+    forecast: Mapping[str, Any] | None = None  # the last one made, see forecast.py
     by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
     when: dict[str, float] = field(default_factory=dict)  # seconds until a result, by id
     best: Result | None = None  # the usable network with the highest reward
@@ -70,6 +72,7 @@ class State:
         if kind == "group":
             group = Group.from_json(data)
             self.groups[group.index] = group
+            self.began = time if self.began is None else self.began
             self._proposed.add(group.candidates)
         elif kind == "results":
             results = [Result.from_json(r) for r in data["results"]]
@@ -88,6 +91,8 @@ class State:
             self.when[baseline.candidate.id] = time
         elif kind == "model":
             self.model = data
+        elif kind == "forecast":
+            self.forecast = data
         elif kind == "stop":
             self.stopped = data["reason"]
         elif kind in ("start", "resume"):

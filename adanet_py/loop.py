@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from adanet_py import forecast
 from adanet_py.baseline_thread import BaselineThread, baseline_result
 from adanet_py.baselines import Baseline
 from adanet_py.config import SearchConfig
@@ -53,7 +54,7 @@ from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
 from adanet_py.space_losses import with_losses
-from adanet_py.tables import write_tables
+from adanet_py.tables import standard_error, write_tables
 from adanet_py.training.engines.native import Readiness
 from adanet_py.training.losses import AUTO
 
@@ -358,7 +359,30 @@ class Search:
         for result in results:
             self.on_event({"kind": "result", "result": result})
         evict(self.folder, self.state.by_id, KEPT)
+        self._forecast()
         self._progress()
+
+    def _forecast(self, last: bool = False) -> None:
+        """Say early, and record at the end, how much time the search needs."""
+        done = sum(len(r) for r in self.state.results.values())
+        spent = self.journal.elapsed / self.config.time if self.config.time else 0.0
+        share = max(spent, done / self.config.candidates if self.config.candidates else 0.0)
+        best, began = self.state.best, self.state.began
+        if best is None or began is None or not (last or self.state.forecast is None):
+            return
+        if share < forecast.SHARE or done < forecast.FEWEST:
+            return
+        errors = [
+            to_error(self.metric, r.metrics["validation"]) if r.status.usable else math.inf
+            for results in self.state.results.values()
+            for r in results
+        ]
+        doubt = standard_error(self.folder, self.prepared, best)
+        found = forecast.forecast(errors, doubt, self.journal.elapsed, began)
+        if found is not None:
+            self._journal("forecast", found.to_json())
+            if not last:
+                self.note(found.words)
 
     def _drop_checkpoint(self, group: Group) -> bool:
         """Whether a failed group had a checkpoint, which may be what is wrong; it is deleted."""
@@ -441,6 +465,7 @@ class Search:
             evict(self.folder, self.state.by_id, KEPT)
             write_tables(self.folder, self.prepared, self.state)
 
+        self._forecast(last=True)
         self.saver.finish(self.state.finished(), self.state.baselines, meanwhile=tables)
         self._compare_with_baselines()
         if reason != INTERRUPTED:

@@ -327,6 +327,7 @@ def _result(folder: Path, own: Own) -> SearchResult:
         "seconds": round(state.elapsed, 3),
         "candidates": len(state.finished()),
         "best": about,
+        "forecast": state.forecast,
         "stopped": state.stopped or "interrupted",
     }
     return SearchResult(folder, state, summary, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from adanet_py import fronts, leaderboard
 from adanet_py.calibration import cross_fitted
 from adanet_py.folder import State, candidate_file
 from adanet_py.frames import write_csv
-from adanet_py.metrics import get_metric
+from adanet_py.intervals import standard_errors
+from adanet_py.metrics import get_metric, score, to_error
 from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
@@ -24,10 +26,8 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
     into = into or folder
     results = state.all_results()
     metric = get_metric(prepared.metric)
-    source, target = prepared.source, prepared.target
-    rows = np.concatenate(prepared.split.valid)
-    y = np.asarray(source.y[rows])
-    weight = None if source.weight is None else np.asarray(source.weight[rows])
+    target = prepared.target
+    y, weight = _truth(prepared)
     stored = {}
     for result in leaderboard.ranked(results)[:TOP]:
         found = stored_predictions(folder, prepared, result, y, weight)
@@ -40,6 +40,28 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
     write_csv(leaderboard.curves(results, metric), into / "curves.csv")
     write_csv(fronts.pareto(results, state.when), into / "pareto.csv")
     write_csv(fronts.growth(results, state.when), into / "hypervolume.csv")
+
+
+def standard_error(folder: Path, prepared: Prepared, result: Result) -> float:
+    """The standard error of a result's validation error; NaN where its predictions are gone."""
+    metric = get_metric(prepared.metric)
+    y, weight = _truth(prepared)
+    found = stored_predictions(folder, prepared, result, y, weight)
+    if found is None:
+        return math.nan
+    if is_regression(prepared.task):
+        y = in_own_unit(y, prepared.target.mean, prepared.target.scale)
+    value = score(metric, y, found, weight)
+    other = value + float(standard_errors(metric, y, [found], weight)[0])
+    return abs(to_error(metric, other) - to_error(metric, value))
+
+
+def _truth(prepared: Prepared) -> tuple[np.ndarray, np.ndarray | None]:
+    """Encoded targets and weights of the validation rows, fold after fold."""
+    source = prepared.source
+    rows = np.concatenate(prepared.split.valid)
+    weight = None if source.weight is None else np.asarray(source.weight[rows])
+    return np.asarray(source.y[rows]), weight
 
 
 def stored_predictions(

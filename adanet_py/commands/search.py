@@ -184,6 +184,10 @@ def _show_summary(found: Any, summary: Any) -> None:
     else:
         print(f"Best:   {best['architecture']} {best['id']}, {summary['metric']} "
               f"{summary['validation']:.6g} on validation rows")  # fmt: skip
+    if summary["forecast"] is not None:
+        from adanet_py.forecast import Forecast
+
+        print(f"Time:   {Forecast.from_json(summary['forecast']).words}")
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "
           f"in {duration(summary['seconds'])}")  # fmt: skip
