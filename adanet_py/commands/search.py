@@ -184,7 +184,7 @@ def _show_summary(found: Any, summary: Any) -> None:
     else:
         print(f"Best:   {best['architecture']} {best['id']}, {summary['metric']} "
               f"{summary['validation']:.6g} on validation rows")  # fmt: skip
-    if summary["forecast"] is not None:
+    if summary.get("forecast") is not None:
         from adanet_py.forecast import Forecast
 
         print(f"Time:   {Forecast.from_json(summary['forecast']).words}")
