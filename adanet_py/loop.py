@@ -376,6 +376,7 @@ class Search:
             to_error(self.metric, r.metrics["validation"]) if r.status.usable else math.inf
             for results in self.state.results.values()
             for r in results
+            if r.status is not Status.INFEASIBLE
         ]
         doubt = standard_error(self.folder, self.prepared, best)
         found = forecast.forecast(errors, doubt, self.journal.elapsed, began)
