@@ -45,9 +45,9 @@ def search(
 
     Main arguments:
         data: path, DataFrame, or features to go with `y`; none: a data set of scikit-learn.
-        target, task, metric, loss, quantile, time ("60s", "10m"), candidates, fidelity, folds,
-        split, group, time_column, weight, exposure, class_weight, drop, out, seed, device, workers,
-        strict, complexity, complexity_weight, complexity_target, max_params, max_latency,
+        target, task, metric, loss, quantile, time ("60s", "10m"), candidates, prior, fidelity,
+        folds, split, group, time_column, weight, exposure, class_weight, drop, out, seed, device,
+        workers, strict, complexity, complexity_weight, complexity_target, max_params, max_latency,
         max_size: as on the command line.
 
     Other arguments:

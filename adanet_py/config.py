@@ -167,6 +167,7 @@ class SearchConfig(BaseModel):
     candidates: Annotated[int, Field(ge=1)] | None = None
     space: PathLike = "table"
     controller: Text = "evolution"
+    prior: Annotated[str | None, BeforeValidator(_path)] = None
     fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
     folds: Annotated[int, Field(ge=1)] | None = None
     split: PathLike | None = None

@@ -32,6 +32,7 @@ LOCK = "lock"
 # What a search killed before it wrote its configuration may leave; the lock is always there.
 _BEGUN = {
     LOCK, "logs", "cache", "prepared.json", "split.npz", "space.yaml", "environment.json",
+    "prior.json",
     f"{CONFIG}.tmp",
 }  # fmt: skip
 _FINGERPRINT_ROWS = 1000

@@ -42,12 +42,11 @@ from adanet_py.plan import (
     Workload,
     make_group,
     measured_speed,
-    passes,
     size_group,
     too_costly,
 )
 from adanet_py.prepare import Prepared
-from adanet_py.proposing import ask
+from adanet_py.proposing import ask, with_failures
 from adanet_py.records import Candidate, Group, History, Result, Status
 from adanet_py.reserve import TABLES, Reserve
 from adanet_py.reward import with_reward
@@ -95,6 +94,7 @@ class Search:
     warned: bool = False  # that the controller mixes families
     native: Readiness | None = None  # of the engine for a CPU
     refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
+    late: bool = False  # that nothing proposed fits into the time left
     looked: tuple[int, ...] = ()  # when and at how many results the saver looked
     told: set[str] = field(default_factory=set)  # what notes are given once about
 
@@ -246,6 +246,8 @@ class Search:
 
     def _propose(self) -> Group | None:
         """The next group, decided by what a replay knows too; None when nothing fits now."""
+        if self.late:
+            return None
         index = len(self.state.groups)
         before = self._seen(index) if self.counted else None
         if any(i not in self.state.results for i in range(before or 0)):
@@ -258,10 +260,9 @@ class Search:
         rng = np.random.default_rng([self.config.seed, index])
         most = (self.config.candidates or 1 << 30) - self.state.proposed(before)
         self.load = replace(self.load, dense=self._dense())
-        speed = 1.0 if self.counted else measured_speed(history, self.load)
         left = None if self.counted else self.left()
         for _ in range(PROPOSALS):
-            seen = replace(history, pending=(*history.pending, *self.refused))
+            seen = with_failures(history, self.refused)
             asked = ask(self.controller, self.space, seen, min(MEMBERS, most), rng, self.load)
             candidates = asked.candidates
             if asked.too_large:
@@ -279,6 +280,9 @@ class Search:
                 if asked.too_large or not self.refused:
                     self._journal("exhausted", {})
                 return None
+            speed = 1.0
+            if not self.counted:
+                speed = measured_speed(history, self.load, candidates[0])
             members, epochs = size_group(candidates[0], self.load, speed, left, most, index)
             denied = too_costly(candidates[0], self.load, speed, members, epochs)
             if denied:
@@ -291,9 +295,8 @@ class Search:
                 earlier = {i: r for i, r in found.items() if before is None or i < before}
                 bars = partial(self.seen.bars, self.state.groups, earlier)
                 return make_group(index, group, names, epochs, self.load, engine, bars)
-            if passes(candidates[0], self.load) <= 1.0:
-                return None
             self.refused += tuple(candidates)  # a cheaper one may still fit
+        self.late = True
         return None
 
     def _seen(self, index: int) -> int:

@@ -34,6 +34,8 @@ PATIENCE = int(GENERAL["patience"].default)  # type: ignore[arg-type]  # evaluat
 SHARES = 4  # a group may take a quarter of a worker's time
 SEPARATE_MEMBERS = 2  # candidates of a group there, where they gain nothing from each other
 LATEST = 32  # results the speed is measured by
+MEASURED = 3  # the fewest
+KINDS = 8  # times as many are looked through for those of one kind
 CURVED_STEPS = (3, 30)  # steps that cost several gradients: the fewest worth a start, and enough
 
 
@@ -103,10 +105,32 @@ def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed
     return pace.shared + members * gradients * (load.folds * pace.each + flops)
 
 
-def measured_speed(history: History, load: Workload) -> float:
-    """Speed of the latest groups relative to the estimate; 1 before there are any."""
+def measured_speed(history: History, load: Workload, like: Candidate | None = None) -> float:
+    """Speed of the latest groups relative to the estimate; 1 before there are any.
+
+    With `like`, of those with its architecture and optimizer, where there are enough: so what is
+    slower than its estimate is known to be, and what else there is not held to be slow for it.
+    """
+    if like is not None:
+        kind = like.architecture, like.optimizer
+        latest = history.results[-LATEST * KINDS :]
+        same = [r for r in latest if (r.candidate.architecture, r.candidate.optimizer) == kind]
+        ratios = _speeds(same, load)
+        if len(ratios) >= MEASURED:
+            return _speed(ratios)
+    return _speed(_speeds(history.results, load))
+
+
+def _speed(ratios: Sequence[float]) -> float:
+    if len(ratios) < MEASURED:
+        return 1.0
+    return float(np.clip(statistics.median(ratios), 0.05, 20.0))
+
+
+def _speeds(results: Sequence[Result], load: Workload) -> list[float]:
+    """Of the latest that were measured, speed over estimate."""
     ratios: list[float] = []
-    for result in reversed(history.results):
+    for result in reversed(results):
         if len(ratios) == LATEST:
             break
         if result.steps and result.seconds > 0.05 and result.status.usable:
@@ -119,7 +143,7 @@ def measured_speed(history: History, load: Workload) -> float:
             flops = step_flops(result.candidate, load) * result.steps * gradients
             busy = max(result.seconds - overhead, 0.3 * result.seconds)
             ratios.append(flops / busy / pace.flops)
-    return float(np.clip(statistics.median(ratios), 0.05, 20.0)) if len(ratios) >= 3 else 1.0
+    return ratios
 
 
 def average_members(members: int, rungs: Sequence[Rung]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from adanet_py.errors import ConfigError, SpaceError, check_known
 from adanet_py.memory import learn_limits
 from adanet_py.own import Own
 from adanet_py.plan import Workload
-from adanet_py.records import Candidate, DataSpec, History
+from adanet_py.records import Candidate, DataSpec, History, Result, Status
 from adanet_py.space import SearchSpace
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import choose_loss
@@ -46,6 +47,8 @@ def ask(
 
     At most `n`; one where a program has one setting only, for others could not be trained with it.
     What cannot is shown to the controller as pending while it is asked again, up to `TRIES` times.
+    Settings that were trained or are in training are not taken again, whatever the seed; it is
+    asked again for others.
     Raises ConfigError for what is no candidate, SpaceError for a candidate with unknown names or
     illegal values.
     """
@@ -53,26 +56,31 @@ def ask(
     limits = learn_limits(history.results, load)
     seen, too_large = history, ""
     for _ in range(TRIES):
-        new = _new(controller, space, seen, n, rng, load)
+        found = _checked(controller(space, seen, n, rng), load)
+        new = seen.new(found)
         reasons = {c.id: limits.why_not(c) for c in new}
         fitting = [c for c in new if not reasons[c.id]]
         too_large = too_large or next(filter(None, reasons.values()), "")
-        if fitting or not new:
+        if fitting or not found:
             family = tuple(c for c in fitting if c.family == fitting[0].family)
             return Asked(family, len(fitting) - len(family), too_large)
         seen = replace(seen, pending=(*seen.pending, *new))
     return Asked((), 0, too_large)
 
 
-def _new(
-    controller: Controller,
-    space: SearchSpace,
-    history: History,
-    n: int,
-    rng: np.random.Generator,
-    load: Workload,
-) -> list[Candidate]:
-    found = list(controller(space, history, n, rng))
+def with_failures(history: History, candidates: Sequence[Candidate]) -> History:
+    """The history as if `candidates`, which cannot be trained, had been tried in vain.
+
+    So whatever learns from it keeps away from their like, not from these alone.
+    """
+    failed = [Result(c, Status.FAILED, message="not tried: it cannot fit") for c in candidates]
+    # As pending too: what was proposed is looked up there, and a history shares its record of that.
+    pending = (*history.pending, *candidates)
+    return replace(history, results=(*history.results, *failed), pending=pending)
+
+
+def _checked(proposed: Iterable[Candidate], load: Workload) -> list[Candidate]:
+    found = list(proposed)
     for candidate in found:
         if not isinstance(candidate, Candidate):
             raise ConfigError(
@@ -80,7 +88,7 @@ def _new(
                 f"{type(candidate).__name__}."
             )
         check_candidate(candidate, load.own, load.spec)
-    return history.new(found)
+    return found
 
 
 def check_candidate(candidate: Candidate, own: Own, spec: DataSpec | None = None) -> None:

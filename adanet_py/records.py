@@ -344,9 +344,16 @@ class History:
         return Hashes(self._proposed.experiments, [c.experiment for c in self.pending])
 
     def new(self, candidates: Iterable[Candidate]) -> list[Candidate]:
-        """Those of `candidates` that were never proposed, each once."""
-        known = Hashes(self._proposed.ids, [c.id for c in self.pending])
-        return list({c.id: c for c in candidates if c.id not in known}.values())
+        """Those of `candidates` that were never proposed, each once.
+
+        Equal settings are the same experiment, whatever the seed.
+        """
+        known = self.experiments()
+        wanted: dict[str, Candidate] = {}
+        for candidate in candidates:
+            if candidate.experiment not in known:
+                wanted.setdefault(candidate.experiment, candidate)
+        return list(wanted.values())
 
     def networks(self) -> Iterator[Result]:
         """The results that are not baselines, in order."""

@@ -46,6 +46,7 @@ from adanet_py.model import MODEL_FILE, Model, load
 from adanet_py.own import Own
 from adanet_py.placement import find_device, make_executor
 from adanet_py.plan import best_of
+from adanet_py.portfolio import PRIOR, find_prior, read_portfolio, with_prior, write_portfolio
 from adanet_py.prepare import Prepared, load_prepared, prepare, read
 from adanet_py.records import Result
 from adanet_py.replay import replay
@@ -119,6 +120,7 @@ def search(
     notify = on_event or (lambda event: None)
     chosen = find_controller(controller if controller is not None else config.controller)
     searched = _space(space if space is not None else config.space, own)
+    name = config.controller if controller is None else ""
     folder = Path(config.out) if config.out else new_folder()
     given = data if y is None else (data, y)
     objects = describe_objects(controller, own)
@@ -129,9 +131,14 @@ def search(
         _check_same(folder, described, config, given, searched)
     else:
         given, config = _demo(given, config, notify)
+    prior = None if is_run(folder) else find_prior(config.prior, name)
     made = open_folder(folder)
     with Lock(folder):
         remove_leftovers(folder)
+        if not is_run(folder):
+            (folder / PRIOR).unlink(missing_ok=True)
+            if prior is not None:
+                write_portfolio(prior, folder / PRIOR)
         if read_state(folder).stopped:
             tidy(folder)
             return _result(folder, own)
@@ -292,6 +299,7 @@ def _go_on(
         notify(
             {"kind": "start", "run": str(folder), "task": prepared.task, "metric": prepared.metric}
         )
+        space = _after_prior(space, folder, prepared.task, notify)
         session = Search(
             folder, config, prepared, space, controller, journal, state, device, executor,
             nursery, notify, deadline, own,
@@ -299,6 +307,21 @@ def _go_on(
         session.run()
     notify({"kind": "done", "run": str(folder)})
     return _result(folder, own)
+
+
+def _after_prior(space: SearchSpace, folder: Path, task: str, notify: OnEvent) -> SearchSpace:
+    """The space that begins with the run's prior, if it has one."""
+    if not (folder / PRIOR).exists():
+        return space
+    prior = read_portfolio(folder / PRIOR)
+    given = len(prior.of_task(task))
+    space, taken = with_prior(space, prior, task)
+    if taken < max(given, 1):
+        words = (
+            f"Of the prior's {given} configurations for {task} {taken} have a place in the space."
+        )
+        notify({"kind": "note", "message": words})
+    return space
 
 
 def _result(folder: Path, own: Own) -> SearchResult:

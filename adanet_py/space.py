@@ -68,14 +68,15 @@ def default_registries(own: Own | None = None) -> Registries:
     return Registries(own.all_architectures(), own.all_optimizers(), SCHEDULES, GENERAL)
 
 
-def _folder() -> Path:
+def spaces_folder() -> Path:
+    """Where the spaces that come with the package are."""
     installed = Path(__file__).parent / "search_spaces"
     return installed if installed.is_dir() else Path(__file__).parents[1] / "search_spaces"
 
 
 def list_spaces() -> tuple[str, ...]:
     """Names of the spaces that come with the package."""
-    return tuple(sorted(p.stem for p in _folder().glob("*.yaml")))
+    return tuple(sorted(p.stem for p in spaces_folder().glob("*.yaml")))
 
 
 def load_space(
@@ -95,7 +96,7 @@ def load_space(
         return build_space(parse(space, where), where, registries, text)
     path, names = Path(space), list_spaces()
     if str(space) in names:
-        path = _folder() / f"{space}.yaml"
+        path = spaces_folder() / f"{space}.yaml"
     elif path.suffix in (".yaml", ".yml") or path.parent != Path(".") or path.exists():
         if not path.is_file():
             raise SpaceError(

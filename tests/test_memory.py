@@ -117,14 +117,32 @@ def test_what_is_left_is_only_too_large_is_said_after_a_bounded_number_of_tries(
 
     def stubborn(space, history, n, rng):
         calls.append(len(history.pending))
-        seed = int(rng.integers(1 << 30))
-        return [Candidate("mlp", {"width": 1024}, seed=seed)]
+        return [Candidate("mlp", {"width": 1024}, numeric={"lr": rng.random()})]
 
     history = History((lost(width=256),))
     asked = ask(stubborn, SPACE, history, 1, rng(), LOAD)
     assert asked.candidates == ()
     assert "did not fit into memory" in asked.too_large
     assert calls == list(range(TRIES))  # each time what was refused is pending
+
+
+def test_the_same_settings_are_never_taken_twice_and_others_are_asked_for():
+    calls = []
+
+    def forgetful(space, history, n, rng):
+        calls.append(n)
+        width = 8 if len(calls) < 4 else 16
+        return [Candidate("mlp", {"width": width}, seed=int(rng.integers(1 << 30)))] * 2
+
+    history = History((Result(Candidate("mlp", {"width": 8}), Status.COMPLETE, reward=1.0),))
+    asked = ask(forgetful, SPACE, history, 2, rng(), LOAD)
+    assert [c.static["width"] for c in asked.candidates] == [16]
+    assert len(calls) == 4
+
+    def stuck(space, history, n, rng):
+        return [Candidate("mlp", {"width": 8}, seed=int(rng.integers(1 << 30)))]
+
+    assert ask(stuck, SPACE, history, 1, rng(), LOAD).candidates == ()
 
 
 def test_without_a_failure_nothing_is_held_back():

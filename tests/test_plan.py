@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,21 @@ def candidate(**static: Any) -> Candidate:
 
 def result(seconds: float, steps: int = 1000) -> Result:
     return Result(candidate(), Status.COMPLETE, steps=steps, seconds=seconds, reward=-1.0)
+
+
+def test_what_is_slower_than_its_estimate_is_known_to_be_and_nothing_else_suffers() -> None:
+    load = work(rows=10_000, seconds=60.0)
+    slow = replace(candidate(), optimizer="muon")
+    results = [result(2.0) for _ in range(20)]
+    results += [Result(slow, Status.COMPLETE, steps=1000, seconds=500.0) for _ in range(8)]
+    seen = History(tuple(results))
+    quick, late = (plan.measured_speed(seen, load, c) for c in (candidate(), slow))
+    assert late < quick / 10
+    left = 2.0
+    assert plan.size_group(candidate(), load, quick, left, 8)[0] > 0
+    assert plan.size_group(slow, load, late, left, 8) == (0, 0)
+    unknown = replace(candidate(), optimizer="sgd")
+    assert plan.measured_speed(seen, load, unknown) == plan.measured_speed(seen, load)
 
 
 def history(seconds: float, count: int = 5) -> History:

@@ -29,6 +29,10 @@ spaces_app = typer.Typer(
     help="Search spaces: list, show, validate, schema.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(spaces_app, name="spaces")
+portfolio_app = typer.Typer(
+    help="Portfolios of what did well: build.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(portfolio_app, name="portfolio")
 
 _debug = False
 

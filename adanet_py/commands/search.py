@@ -55,6 +55,13 @@ def search(
     controller: Annotated[
         str, typer.Option(metavar="NAME", help="Who proposes; see: list controllers.")
     ] = "evolution",
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|FILE",
+            help="What did well elsewhere is tried first: a run, a portfolio, default or none.",
+        ),
+    ] = None,
     fidelity: Annotated[
         str,
         typer.Option(metavar="NAME", help="Who is cut before its end; see: list fidelities."),
@@ -136,8 +143,8 @@ def search(
         config = SearchConfig(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
-            space=space, controller=controller, fidelity=fidelity, folds=folds, split=split,
-            group=group, time_column=time_column, weight=weight, exposure=exposure,
+            space=space, controller=controller, prior=prior, fidelity=fidelity, folds=folds,
+            split=split, group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,
             complexity=complexity, complexity_weight=complexity_weight,

@@ -9,16 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 from adanet_py.controllers import (
+    cmaes,
     evolution,
     gp,
     local_search,
+    nsga2,
     optuna_tpe,
+    portfolio,
     quasi_random,
     random,
     surrogate,
     tpe,
 )
 from adanet_py.controllers.families import Controller
+from adanet_py.controllers.named_samplers import is_sampler, sampler_of_name
 from adanet_py.controllers.samplers import from_sampler
 from adanet_py.errors import ConfigError, check_known
 
@@ -31,18 +35,24 @@ CONTROLLERS: dict[str, Controller] = {
     "gp": gp.propose,
     "surrogate": surrogate.propose,
     "local_search": local_search.propose,
+    "portfolio": portfolio.propose,
+    "cmaes": cmaes.propose,
+    "nsga2": nsga2.propose,
 }
 
 __all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler", "name_of"]
 
 
 def find_controller(controller: Any) -> Controller:
-    """The controller of a name, an Optuna sampler, or a function given by the user.
+    """The controller of a name (also that of an Optuna sampler, with arguments), an Optuna sampler,
+    or a function given by the user.
 
     Raises:
-        ConfigError: an unknown name (the nearest is suggested), or neither of the three.
+        ConfigError: an unknown name (the nearest is suggested), or none of these.
     """
     if isinstance(controller, str):
+        if is_sampler(controller):
+            return sampler_of_name(controller)
         check_known("controller", controller, CONTROLLERS, ConfigError)
         return CONTROLLERS[controller]
     if any(t.__module__.startswith("optuna.") for t in type(controller).__mro__):

@@ -23,10 +23,14 @@ _REMEMBERED = 8192  # candidates whose place in a space is kept, so that each is
 
 
 class Place(NamedTuple):
-    """Where a candidate is in a space: its assignment, and as a point [D]; not to be changed."""
+    """Where a candidate is in a space: its assignment, and as a point [D]; not to be changed.
+
+    `key` are the bytes of the point: equal where the points are.
+    """
 
     assignment: Mapping[str, Scalar]
     point: Floats
+    key: bytes
 
 
 class Columns:
@@ -40,7 +44,12 @@ class Columns:
             [(self._at[name], self._among(name, values)) for name, values in d.when]
             for d in decisions
         ]
-        self._deciding = {p for conditions in self._conditions for p, _ in conditions}
+        self._hanging: dict[int, list[int]] = {}  # what hangs on a column, directly or not
+        for j, conditions in enumerate(self._conditions):
+            parents = {p for p, _ in conditions}
+            for p, below in [(p, self._hanging.setdefault(p, [])) for p in range(j)]:
+                if p in parents or parents.intersection(below):
+                    below.append(j)
         self._places: dict[str, Place | None] = {}
 
     def _among(self, name: str, values: tuple[Scalar, ...]) -> Bools:
@@ -53,11 +62,18 @@ class Columns:
             return places[candidate.id]
         except KeyError:
             assignment = project(space, candidate)
-            place = None if assignment is None else Place(assignment, self.encode(assignment))
+            place = None
+            if assignment is not None:
+                point = self.encode(assignment)
+                place = Place(assignment, point, point.tobytes())
         if len(places) >= _REMEMBERED:
             self._places = places = {}  # a new one, for searches in other threads may read the old
         places[candidate.id] = place
         return place
+
+    def places(self, space: SearchSpace, candidates: Iterable[Candidate]) -> list[Place | None]:
+        """As `place_of`, of many."""
+        return [self.place_of(space, c) for c in candidates]
 
     def encode(self, assignment: Mapping[str, Scalar]) -> Floats:
         """The point of an assignment: [D]."""
@@ -79,9 +95,7 @@ class Columns:
         """`row` [D] made whole, in place, after its column `changed` was: what becomes active takes
         its value in `habits` [D], what no longer is falls away.
         """
-        if changed not in self._deciding:
-            return row
-        for j in range(changed + 1, len(row)):
+        for j in self._hanging.get(changed, ()):
             if not all(
                 row[p] == row[p] and allowed[int(row[p])] for p, allowed in self._conditions[j]
             ):

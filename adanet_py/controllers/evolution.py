@@ -16,13 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from adanet_py.controllers.columns import columns_of
-from adanet_py.controllers.families import Proposal, propose_family_by_family
-from adanet_py.records import Candidate, History, Scalar
-from adanet_py.space import (
-    SearchSpace,
-    fill,
-    mutate_assignment,
+from adanet_py.controllers.families import (
+    Controller,
+    Proposal,
+    has_one_setting,
+    propose_family_by_family,
 )
+from adanet_py.records import Candidate, History, Scalar
+from adanet_py.space import Assignment, SearchSpace, fill, mutate_assignment
 
 POPULATION = 64  # the last results that can be parents
 TOURNAMENT = 24  # of which so many are compared, at most a quarter
@@ -37,13 +38,35 @@ class _Parent(NamedTuple):
     id: str
 
 
+def evolve(crossover: float = 0.0) -> Controller:
+    """Regularised evolution in which a share `crossover` of families has two parents.
+
+    The second gives each of its values with probability a half; what hangs on a value of one parent
+    alone comes from that one. Half of these children change no further.
+    """
+
+    def propose(
+        space: SearchSpace, history: History, n: int, rng: np.random.Generator
+    ) -> list[Candidate]:
+        return _propose(space, history, n, rng, crossover)
+
+    return propose
+
+
 def propose(
     space: SearchSpace, history: History, n: int, rng: np.random.Generator
 ) -> list[Candidate]:
-    """Children of tournament winners; see the module."""
+    """Children of tournament winners, with one parent each; see the module and `evolve`."""
+    return _propose(space, history, n, rng, 0.0)
+
+
+def _propose(
+    space: SearchSpace, history: History, n: int, rng: np.random.Generator, crossover: float
+) -> list[Candidate]:
     population = _population(space, history)
     numbers = {d.name for d in space.decisions if not d.static}
     programs = {d.name for d in space.decisions if d.static}
+    one_setting = has_one_setting(space)
 
     def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
         if program is None:
@@ -71,7 +94,12 @@ def propose(
             return fill(space, {}, rng), None, None
         parent = _tournament(population, rng)
         child, changed = dict(parent.assignment), []
-        if rng.random() < _NEW_PROGRAM:
+        if crossover and rng.random() < crossover:
+            other = _tournament(population, rng)
+            child = _cross(space, child, other.assignment, rng)
+            if child != parent.assignment and rng.random() < 0.5:
+                return child, parent.id, f"cross with {other.id}"
+        if one_setting or rng.random() < _NEW_PROGRAM:
             child, move = mutate_assignment(space, child, rng, programs)
             changed = [move] if move else []
         if not changed:
@@ -108,6 +136,19 @@ def _tournament(population: Sequence[_Parent], rng: np.random.Generator) -> _Par
     size = min(TOURNAMENT, max(2, len(population) // 4), len(population))
     chosen = rng.choice(len(population), size=size, replace=False)
     return max((population[i] for i in chosen), key=lambda p: p.reward)
+
+
+def _cross(
+    space: SearchSpace,
+    one: Mapping[str, Scalar],
+    other: Mapping[str, Scalar],
+    rng: np.random.Generator,
+) -> Assignment:
+    """Each decision of one of the two parents at random; where only one has it, of that one."""
+    genes = {**other, **one}
+    for name in [d.name for d in space.decisions if d.name in one and d.name in other]:
+        genes[name] = (one, other)[int(rng.integers(2))][name]
+    return fill(space, genes, rng)
 
 
 def _move(changed: Sequence[str]) -> str | None:

@@ -85,13 +85,20 @@ def _random_ones(history: History) -> int:
 def _read(space: SearchSpace, columns: Columns, history: History) -> tuple[_Known, set[bytes]]:
     """The best results, best first, and every point that was proposed."""
     candidates = [r.candidate for r in history.results]
-    places = [columns.place_of(space, c) for c in (*candidates, *history.pending)]
-    tried = {place.point.tobytes() for place in places if place is not None}
+    places = columns.places(space, candidates)
+    tried = {place.key for place in places if place is not None}
+    waiting = columns.places(space, history.pending)
+    tried.update([place.key for place in waiting if place is not None])
     scores = np.array([r.score for r in history.results])
-    usable = [i for i in np.flatnonzero(~np.isnan(scores)) if places[i] is not None]
-    ranked = sorted(usable, key=lambda i: (-scores[i], i))[:LOOKED_AT]
-    points = [places[i].point for i in ranked]  # type: ignore[union-attr]
-    return _Known(points, [candidates[i].id for i in ranked]), tried
+    points, ids = [], []
+    for i in np.argsort(-scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]:
+        place = places[i]
+        if place is not None:
+            points.append(place.point)
+            ids.append(candidates[i].id)
+        if len(ids) == LOOKED_AT:
+            break
+    return _Known(points, ids), tried
 
 
 def _moves(
