@@ -280,7 +280,13 @@ def test_what_a_controller_may_not_answer(answer, error, words, tmp_path):
 def test_a_controller_that_mixes_programs_is_told_so(tmp_path):
     def mine(space, history, n, rng):
         found = random_controller.propose(space, history, n, rng)
-        return [replace(c, static={**c.static, "width": 8 + i % 2}) for i, c in enumerate(found)]
+        rates = rng.uniform(0.001, 0.01, n)
+        return [
+            replace(
+                c, static={**c.static, "width": 8 + i % 2}, numeric={**c.numeric, "lr": rates[i]}
+            )
+            for i, c in enumerate(found)
+        ]
 
     notes = []
     options = {**QUICK, "on_note": notes.append, "candidates": 12}
