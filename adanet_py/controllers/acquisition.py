@@ -19,11 +19,14 @@ import numpy as np
 
 from adanet_py.controllers.columns import Columns, Floats, columns_of
 from adanet_py.controllers.families import Proposal, propose_family_by_family
+from adanet_py.controllers.features import features_of
 from adanet_py.controllers.improvement import log_expected_improvement
 from adanet_py.controllers.points import Places, points_of
 from adanet_py.controllers.scored import scored
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import SearchSpace, fill
+
+DRAWN = 16  # points of which one is taken at the start
 
 
 class Beliefs(Protocol):
@@ -89,6 +92,30 @@ def propose_by(
         if point is None:
             return fill(space, program or {}, rng), None, None
         return columns.decode(point), None, None
+
+    return propose_family_by_family(space, history, n, rng, draw)
+
+
+def explore(
+    space: SearchSpace, history: History, n: int, rng: np.random.Generator
+) -> list[Candidate]:
+    """Points far from all tried: of `DRAWN` draws from the prior the one whose nearest is farthest.
+
+    (Best-candidate sampling; Mitchell 1991, "Spectrally optimal sampling for distribution ray
+    tracing".) Distances are those of features. For the start, when there is no model.
+    """
+    columns = columns_of(space)
+    points, features = points_of(columns), features_of(columns)
+    seen = features(tried(space, history).points)
+
+    def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
+        nonlocal seen
+        found = points.finish(points.draw(DRAWN, rng), columns.encode(program or {}))
+        x = features(found)
+        gaps = ((x[:, None] - seen) ** 2).sum(axis=2).min(axis=1, initial=np.inf)
+        place = int(np.argmax(gaps))
+        seen = np.vstack([seen, x[place]])
+        return columns.decode(found[place]), None, None
 
     return propose_family_by_family(space, history, n, rng, draw)
 

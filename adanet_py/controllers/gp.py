@@ -1,10 +1,10 @@
 """Bayesian optimisation with a Gaussian process (process.py) and expected improvement
 (acquisition.py).
 
-The process is fitted to the normal quantiles of the ranks of the rewards. The first results come
-from `quasi_random`. A call costs the same however long the history is: at most `REMEMBERED` results
-are used. Hyperparameters are fitted when there are 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
-18, 19, 20, 22, 24 ... results, each number a tenth more than the last, and hold until the next.
+The process is fitted to the normal quantiles of the ranks of the rewards. The first results lie far
+apart. A call costs the same however long the history is: at most `REMEMBERED` results are used.
+Hyperparameters are fitted when there are 5, 6, 7 ... 20, 22, 24, 26 ... results, each number a
+tenth more than the last, and hold until the next.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from adanet_py.controllers import quasi_random
 from adanet_py.controllers.acquisition import (
     Effort,
     Search,
+    explore,
     propose_by,
     remembered,
     transformed,
@@ -48,7 +48,7 @@ def propose(
     columns = columns_of(space)
     known = tried(space, history)
     if np.isfinite(known.rewards).sum() < STARTS:
-        return quasi_random.propose(space, history, n, rng)
+        return explore(space, history, n, rng)
     features = features_of(columns)
     kept = remembered(known.rewards, REMEMBERED)
     kernel = kernel_of(space, history)

@@ -6,7 +6,7 @@ points are alike, for what is pending and within a batch, as far as they share l
 of a point is that of the forest times one minus the squared share of trees in which it is in the
 leaf of an assumed one.
 
-At most `REMEMBERED` results are used. The first come from `quasi_random`.
+At most `REMEMBERED` results are used. The first lie far apart.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adanet_py.controllers import quasi_random
 from adanet_py.controllers.acquisition import (
     Effort,
     Search,
+    explore,
     propose_by,
     remembered,
     transformed,
@@ -43,11 +43,11 @@ def propose(
     columns = columns_of(space)
     known = tried(space, history)
     if np.isfinite(known.rewards).sum() < STARTS:
-        return quasi_random.propose(space, history, n, rng)
+        return explore(space, history, n, rng)
     features, kept = features_of(columns), remembered(known.rewards, REMEMBERED)
     x = features(known.points[kept])
     if (x == x[0]).all():  # nothing to split on
-        return quasi_random.propose(space, history, n, rng)
+        return explore(space, history, n, rng)
     forest = Forest(x, transformed(known.rewards)[kept], rng)
     model = Trees(features, forest, forest.leaves(x[:0]))
     return propose_by(Search(columns, model, known, kept, EFFORT, rng), space, history, n, rng)
