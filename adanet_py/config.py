@@ -166,7 +166,7 @@ class SearchConfig(BaseModel):
     time: Annotated[float | None, BeforeValidator(_seconds)] = None
     candidates: Annotated[int, Field(ge=1)] | None = None
     space: PathLike = "table"
-    controller: Text = "evolution"
+    controller: Text = "auto"
     prior: Annotated[str | None, BeforeValidator(_path)] = None
     fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
     folds: Annotated[int, Field(ge=1)] | None = None

@@ -106,3 +106,69 @@ def test_a_file_is_read_by_its_columns(nas_tables, tmp_path):
 def test_a_missing_folder_is_said_so(nas_tables, tmp_path):
     with pytest.raises(SystemExit, match="nasbench201_12epochs"):
         nas_tables.find_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ref_random", "ref_evolution", "ref_local_search", "ref_gp"])
+@pytest.mark.parametrize("batch", [1, 16])
+def test_references_play_on_choices_and_ranges(nas_tables, name, batch):
+    from reference_controllers import REFERENCES
+
+    table = made_up(nas_tables)
+    found = nas_tables.play(REFERENCES[name](table.space), table, 40, batch, 0)
+    assert len(found.test) == 40
+    ranges = nas_tables.space_of_ranges(
+        "bowl", {"x": (1e-3, 1.0, False, True), "k": (1, 9, True, False)}
+    )
+
+    def bowl(candidate, epochs):
+        value = -((np.log10(candidate.numeric["x"]) + 1) ** 2) - (candidate.numeric["k"] - 3) ** 2
+        return value, value
+
+    table = nas_tables.Table("bowl", ranges, 0.0, -9.0, bowl)
+    found = nas_tables.play(REFERENCES[name](ranges), table, 40, batch, 0)
+    assert found.validation[-1] > -2.0
+
+
+def test_the_benchmark_reports_medians_and_ranks(nas_tables, monkeypatch, tmp_path, capsys):
+    import bench_controllers
+
+    class Here:
+        """Runs at once, in this process."""
+
+        def __init__(self, workers):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, function, *arguments):
+            return Here.Done(function(*arguments))
+
+        class Done:
+            def __init__(self, value):
+                self.result = lambda: value
+
+    monkeypatch.setattr(bench_controllers, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(bench_controllers, "QUERIES", (4, 12))
+    monkeypatch.setattr(bench_controllers, "LISTED", ("made_up",))
+    monkeypatch.setattr(bench_controllers, "RESULTS", tmp_path / "controllers_nas")
+    monkeypatch.setattr(
+        bench_controllers, "load_tables", lambda data, names: [made_up(nas_tables, 1)]
+    )
+    arguments = ["--data", "nowhere", "--tables", "made_up", "--seeds", "3", "--batches", "4"]
+    bench_controllers.main([*arguments, "--json", "--controllers", "tpe"])
+    bench_controllers.main([*arguments, "--json", "--add", "--controllers", "random"])
+    import json
+
+    import pandas as pd
+
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line[0] == "{"]
+    assert [r["controller"] for r in rows] == ["tpe", "random"]
+    record = pd.read_csv(tmp_path / "controllers_nas.csv")
+    assert set(record.controller) == {"tpe", "random"}
+    ranks = [r["rank_12"] for r in bench_controllers.summary(rows, ["made_up"])]
+    assert sorted(ranks) in ([1.0, 2.0], [1.5, 1.5])
+    assert "nowhere" not in (tmp_path / "controllers_nas.md").read_text()

@@ -54,7 +54,7 @@ def search(
     ] = "table",
     controller: Annotated[
         str, typer.Option(metavar="NAME", help="Who proposes; see: list controllers.")
-    ] = "evolution",
+    ] = "auto",
     prior: Annotated[
         str | None,
         typer.Option(

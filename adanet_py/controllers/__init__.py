@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from adanet_py.controllers import (
+    auto,
     cmaes,
     evolution,
     gp,
@@ -22,11 +23,13 @@ from adanet_py.controllers import (
     tpe,
 )
 from adanet_py.controllers.families import Controller
+from adanet_py.controllers.mixture import mixture
 from adanet_py.controllers.named_samplers import is_sampler, sampler_of_name
 from adanet_py.controllers.samplers import from_sampler
 from adanet_py.errors import ConfigError, check_known
 
 CONTROLLERS: dict[str, Controller] = {
+    "auto": auto.propose,
     "random": random.propose,
     "quasi_random": quasi_random.propose,
     "tpe": tpe.propose,
@@ -40,7 +43,7 @@ CONTROLLERS: dict[str, Controller] = {
     "nsga2": nsga2.propose,
 }
 
-__all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler", "name_of"]
+__all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler", "mixture", "name_of"]
 
 
 def find_controller(controller: Any) -> Controller:
