@@ -467,7 +467,7 @@ class Search:
 
         def tables() -> None:
             evict(self.folder, self.state.by_id, KEPT)
-            write_tables(self.folder, self.prepared, self.state)
+            write_tables(self.folder, self.prepared, self.state, space=self.space)
 
         self._forecast(last=True)
         self.saver.finish(self.state.finished(), self.state.baselines, meanwhile=tables)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-TABLES = 0.7  # seconds to write the tables of results and to end, at least
+TABLES = 0.9  # seconds to write the tables of results and to end, at least
 GROUP = 0.5  # seconds to end a group, before one has ended
 MOST = 0.6  # of the budget
 
@@ -27,7 +27,7 @@ class Reserve:
     def seconds(self, check: float) -> float:
         """What to keep, where a check of the model takes `check` seconds.
 
-        0.7 + 2 group + 3 check, twice and three times for what else the machine may do then.
+        0.9 + 2 group + 3 check, twice and three times for what else the machine may do then.
         """
         if self.budget is None:
             return 0.0

@@ -73,6 +73,11 @@ class SearchResult:
         """One row per candidate and baseline, best first."""
         return leaderboard(self.run)
 
+    @cached_property
+    def importance(self) -> pd.DataFrame:
+        """What each decision did, and what to change next."""
+        return importance(self.run, self.own)
+
     @property
     def best(self) -> Result | None:
         """The best network, None if none was trained to a usable end."""
@@ -375,4 +380,55 @@ def leaderboard(run: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-__all__ = ["CONFIG", "SearchResult", "check", "leaderboard", "replay", "resume", "search"]
+def importance(run: str | os.PathLike[str], own: Own | None = None) -> pd.DataFrame:
+    """What each decision of a run did, and what to change next: the columns of importance.csv.
+
+    The file of a finished run, else computed from the journal; then `own` is needed where the space
+    names objects of the user's.
+    """
+    import pandas as pd
+
+    from adanet_py.advice import IMPORTANCE_COLUMNS, importance_rows
+    from adanet_py.frames import make_frame
+
+    folder = Path(run)
+    read_described(folder)
+    state = read_state(folder)
+    path = folder / "importance.csv"
+    if path.exists() and state.stopped is not None:
+        return pd.read_csv(path)
+    own = own or Own()
+    rows = importance_rows(
+        _space(folder / "space.yaml", own), state.finished(), default_registries(own)
+    )
+    return make_frame(rows, list(IMPORTANCE_COLUMNS))
+
+
+def study(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    own: Own | None = None,
+) -> tuple[Path, int]:
+    """Write a run as a study of Optuna, by default study.log in its folder; file and trials.
+
+    See `study.write_study`. `own` is needed where the space names objects of the user's.
+    """
+    from adanet_py.study import write_study
+
+    folder = Path(run)
+    read_described(folder)
+    path = folder / "study.log" if out is None else Path(out)
+    return path, write_study(folder, path, _space(folder / "space.yaml", own or Own()))
+
+
+__all__ = [
+    "CONFIG",
+    "SearchResult",
+    "check",
+    "importance",
+    "leaderboard",
+    "replay",
+    "resume",
+    "search",
+    "study",
+]

@@ -99,7 +99,8 @@ def assemble(
     )
 
 
-def _value(decision: Decision, candidate: Candidate) -> Scalar:
+def value_of(decision: Decision, candidate: Candidate) -> Scalar:
+    """What a candidate has where `decision` decides; None where it has nothing of that name."""
     if len(decision.path) == 1:
         return str(getattr(candidate, decision.path[0]))
     knob = decision.path[-1]
@@ -115,7 +116,7 @@ def project(space: SearchSpace, candidate: Candidate) -> Assignment | None:
     out: Assignment = {}
     for decision in space.decisions:
         if is_active(decision, out):
-            value = decision.closest(_value(decision, candidate))
+            value = decision.closest(value_of(decision, candidate))
             if value is None:
                 return None
             out[decision.name] = value
@@ -176,7 +177,7 @@ def contains(space: SearchSpace, candidate: Candidate) -> str | None:
     for decision in space.decisions:
         if not is_active(decision, assignment):
             continue
-        value = _value(decision, candidate)
+        value = value_of(decision, candidate)
         if not decision.allows(value):
             ends = list(decision.domain)
             wanted = f"one of {ends}" if decision.kind == "choice" else f"{ends[0]} to {ends[-1]}"

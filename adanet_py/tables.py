@@ -8,21 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from adanet_py import fronts, leaderboard
+from adanet_py.advice import IMPORTANCE_COLUMNS, importance_rows
 from adanet_py.calibration import cross_fitted
 from adanet_py.folder import State, candidate_file
-from adanet_py.frames import write_csv
+from adanet_py.frames import make_frame, write_csv
 from adanet_py.intervals import standard_errors
 from adanet_py.metrics import get_metric, score, to_error
 from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
+from adanet_py.space import SearchSpace
 from adanet_py.tasks import is_regression
 
 TOP = 20
 
 
-def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | None = None) -> None:
-    """Write leaderboard, curves, Pareto front and hypervolume, into the run or another folder."""
+def write_tables(
+    folder: Path,
+    prepared: Prepared,
+    state: State,
+    into: Path | None = None,
+    space: SearchSpace | None = None,
+) -> None:
+    """Write leaderboard, curves, Pareto front and hypervolume, into the run or another folder.
+
+    With a space, importance of its decisions too.
+    """
     into = into or folder
     results = state.all_results()
     metric = get_metric(prepared.metric)
@@ -40,6 +51,9 @@ def write_tables(folder: Path, prepared: Prepared, state: State, into: Path | No
     write_csv(leaderboard.curves(results, metric), into / "curves.csv")
     write_csv(fronts.pareto(results, state.when), into / "pareto.csv")
     write_csv(fronts.growth(results, state.when), into / "hypervolume.csv")
+    if space is not None:
+        decisions = importance_rows(space, state.finished())
+        write_csv(make_frame(decisions, list(IMPORTANCE_COLUMNS)), into / "importance.csv")
 
 
 def standard_error(folder: Path, prepared: Prepared, result: Result) -> float:

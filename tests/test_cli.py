@@ -30,6 +30,13 @@ BOARD = pd.DataFrame(
 )  # fmt: skip
 
 
+IMPORTANCE = pd.DataFrame(
+    {"decision": [None, "adamw.lr"], "importance": [np.nan, 0.75], "p_value": [np.nan, 0.01],
+     "tried": [None, 40], "best": [None, "0.01"], "usual": [None, "0.02"],
+     "low": [None, "0.001"], "high": [None, "0.02"], "next": ["give more time.", "try more."]}
+)  # fmt: skip
+
+
 class FakeModel:
     task, classes = "binary", ("no", "yes")
     preprocessor = SimpleNamespace(doubts=lambda frame: ())
@@ -51,7 +58,7 @@ class FakeModel:
 def fake(monkeypatch):
     """Stand-ins for adanet_py.run and adanet_py.model that note how they were called."""
     calls = SimpleNamespace(config=None, data=None, event=None, raises=None, differences=[])
-    found = SimpleNamespace(summary=SUMMARY, leaderboard=BOARD)
+    found = SimpleNamespace(summary=SUMMARY, leaderboard=BOARD, importance=IMPORTANCE)
 
     def search(data, *, config, on_event, **_):
         calls.data, calls.config = data, config
@@ -69,6 +76,7 @@ def fake(monkeypatch):
     run = SimpleNamespace(
         search=search, resume=lambda run, on_event=None: found, replay=replay,
         check=lambda run: calls.differences, leaderboard=lambda run: BOARD,
+        importance=lambda run: IMPORTANCE, study=lambda run, out: (out or run / "study.log", 12),
     )  # fmt: skip
     model = SimpleNamespace(load=lambda path: FakeModel())
     monkeypatch.setitem(sys.modules, "adanet_py.run", run)
@@ -332,3 +340,22 @@ def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch, capsys):
 )
 def test_durations_read_well(seconds, text):
     assert console.duration(seconds) == text
+
+
+def test_importance_is_a_table_and_what_to_change_next(fake, tmp_path):
+    shown = run("importance", "x").stdout
+    assert [line.split() for line in shown.splitlines()[:2]] == [
+        ["decision", "importance", "p_value", "tried", "best", "usual"],
+        ["adamw.lr", "0.75", "0.01", "40", "0.01", "0.02"],
+    ]
+    assert "Next:   give more time." in shown
+    assert "Next:   try more." in run("search", "t.csv").stdout
+    run("importance", "x", "--csv", tmp_path / "i.csv")
+    assert pd.read_csv(tmp_path / "i.csv")["next"].tolist() == ["give more time.", "try more."]
+
+
+def test_study_says_what_it_wrote_and_how_to_open_it(fake):
+    assert "x/study.log, 12 trials; open it with: optuna-dashboard x/study.log" in (
+        run("study", "x").stdout
+    )
+    assert "Written: there.log" in run("study", "x", "--out", "there.log").stdout

@@ -33,7 +33,7 @@ WORKER = ("adanet_py.worker", "adanet_py.training.jobs", "adanet_py.training.gro
 
 # Only these may import these.
 OWNERS = {
-    "optuna": ("controllers/",),
+    "optuna": ("controllers/", "study.py"),
     "numba": ("training/engines/native/",),
     "ray": ("executors/ray.py",),
     "typer": ("commands/",),

@@ -17,6 +17,7 @@ import typer
 import yaml
 
 import adanet_py
+from adanet_py.advice import IMPORTANCE_COLUMNS
 from adanet_py.cli import app
 from adanet_py.fronts import HYPERVOLUME_COLUMNS, PARETO_COLUMNS
 from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS
@@ -166,6 +167,7 @@ def test_the_first_two_bash_blocks_install_with_the_main_job_and_the_tests():
         ("`curves.csv`, one row", CURVE_COLUMNS),
         ("`pareto.csv`:", PARETO_COLUMNS),
         ("`hypervolume.csv`, a row", HYPERVOLUME_COLUMNS),
+        ("`importance.csv`, the", IMPORTANCE_COLUMNS),
     ],
 )
 def test_the_columns_of_the_output_are_documented_as_in_the_program(heading, columns):

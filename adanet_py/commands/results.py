@@ -1,4 +1,4 @@
-"""The commands that show what a run found: leaderboard, curves."""
+"""The commands that show what a run found: leaderboard, importance, curves, study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from adanet_py.commands.app import RunFolder, app, reported
-from adanet_py.commands.showing import show_leaderboard
+from adanet_py.commands.showing import show_importance, show_leaderboard
 from adanet_py.console import say
 
 
@@ -35,6 +35,42 @@ def leaderboard(
     else:
         write_csv(frame if top is None else frame.head(top), csv)
         say(f"Written: {csv}")
+
+
+@app.command()
+@reported
+def importance(
+    run: RunFolder,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there, with every column.")
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Only the first N decisions.")] = 12,
+) -> None:
+    """Show what each decision of a search did, and what to change next."""
+    from adanet_py.frames import write_csv
+    from adanet_py.run import importance as run_importance
+
+    frame = run_importance(run)
+    if csv is None:
+        show_importance(frame, top)
+    else:
+        write_csv(frame, csv)
+        say(f"Written: {csv}")
+
+
+@app.command()
+@reported
+def study(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="To write. [default: study.log in RUN]")
+    ] = None,
+) -> None:
+    """Write a run as a study of Optuna, which optuna-dashboard opens."""
+    from adanet_py.run import study as run_study
+
+    path, trials = run_study(run, out)
+    print(f"Written: {path}, {trials} trials; open it with: optuna-dashboard {path}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from adanet_py.commands.app import Json, Quiet, RunFolder, app, reported
-from adanet_py.commands.showing import show_leaderboard
+from adanet_py.commands.showing import next_steps, show_leaderboard
 from adanet_py.console import duration, print_json, reporter
 
 
@@ -195,6 +195,8 @@ def _show_summary(found: Any, summary: Any) -> None:
         from adanet_py.forecast import Forecast
 
         print(f"Time:   {Forecast.from_json(summary['forecast']).words}")
+    for sentence in next_steps(found.importance, 4):
+        print(f"Next:   {sentence}")
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "
           f"in {duration(summary['seconds'])}")  # fmt: skip

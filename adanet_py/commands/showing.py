@@ -24,3 +24,20 @@ def show_leaderboard(frame: Any, top: int | None) -> None:
 
 def _missing(value: Any) -> bool:
     return value is None or value != value or type(value).__name__ == "NAType"
+
+
+def show_importance(frame: Any, top: int) -> None:
+    """Decisions with their importance, then the advice."""
+    decided = frame[frame["decision"].notna()]
+    names = ["decision", "importance", "p_value", "tried", "best", "usual"]
+    rows = [[None if _missing(v) else v for v in row] for row in decided[names].itertuples(False)]
+    if rows:
+        print_table([[r[0], *(f"{v:.2f}" for v in r[1:3]), *r[3:]] for r in rows[:top]], names)
+        print()
+    for sentence in next_steps(frame, top):
+        print(f"Next:   {sentence}")
+
+
+def next_steps(frame: Any, most: int) -> list[str]:
+    """The advice of an importance table, the first `most` sentences."""
+    return [str(v) for v in frame["next"] if not _missing(v)][:most]
