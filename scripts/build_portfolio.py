@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stage", choices=STAGES, nargs="+", default=STAGES)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, metavar="NAME")
     parser.add_argument("--configurations", type=int, default=24, metavar="N", help="of the pool")
-    parser.add_argument("--rows", type=int, default=1500, help="of a table, at most")
+    parser.add_argument("--rows", type=int, default=1000, help="of a table, at most")
     parser.add_argument("--time", default="10m", help="for a table, at most")
     parser.add_argument("--space", default="table")
     parser.add_argument("--out", type=Path, default=OUT)

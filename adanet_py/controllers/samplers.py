@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -180,7 +181,7 @@ def _study(
     kept.update([i for i in done if i not in kept][len(kept) - remembered :])
     kept.update([i for i, reward in enumerate(rewards) if math.isnan(reward)][-remembered // 4 :])
     names = {d.name: d for d in space.decisions if d.static == static and d.size > 1}
-    distributions = {name: _distribution(d) for name, d in names.items()}
+    distributions = _distributions(space)
     told = {i: [rewards[i]] for i in kept if not math.isnan(rewards[i])}
     if values is None:
         study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -261,8 +262,7 @@ class _Asked:
         self, space: SearchSpace, study: Study, rng: np.random.Generator, *, static: bool
     ) -> None:
         self._space, self._study, self._static, self._rng = space, study, static, rng
-        wanted = [d for d in space.decisions if d.static or not static]
-        self._kinds = {d.name: _distribution(d) for d in wanted if d.size > 1}
+        self._kinds = _distributions(space)
         self._waiting: FrozenTrial | None = None  # of a sampler that needs to see no others
         self._common: dict[str, BaseDistribution] = {}
         self._parents: list[FrozenTrial] = []
@@ -327,6 +327,17 @@ def _generation_key(sampler: BaseSampler) -> str | None:
     """Under which name trials of a genetic sampler carry their generation; None for others."""
     key = getattr(sampler, "_get_generation_key", None)
     return None if key is None else str(key())
+
+
+_DISTRIBUTIONS: WeakKeyDictionary[SearchSpace, Mapping[str, BaseDistribution]] = WeakKeyDictionary()
+
+
+def _distributions(space: SearchSpace) -> Mapping[str, BaseDistribution]:
+    """What a trial draws each open decision of a space from, made once."""
+    if space not in _DISTRIBUTIONS:
+        open_ones = [d for d in space.decisions if d.size > 1]
+        _DISTRIBUTIONS[space] = {d.name: _distribution(d) for d in open_ones}
+    return _DISTRIBUTIONS[space]
 
 
 def _distribution(d: Decision) -> BaseDistribution:
