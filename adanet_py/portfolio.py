@@ -121,16 +121,18 @@ def find_prior(prior: str | None, controller: str) -> Portfolio | None:
     return build_portfolio([Path(prior)]) if Path(prior).is_dir() else read_portfolio(prior)
 
 
-def with_prior(space: SearchSpace, portfolio: Portfolio, task: str) -> tuple[SearchSpace, int]:
-    """`space` with the portfolio's configurations before its own starts, and how many there are.
+def with_prior(
+    space: SearchSpace, portfolio: Portfolio, task: str, *, first: bool = True
+) -> tuple[SearchSpace, int]:
+    """`space` with the portfolio's configurations among its starts, and how many there are.
 
-    Each is moved to its place in the space; what has none, or is for another kind of task, is left
+    They come before (`first`) or after its own. Each is moved to its place in the space; what has none, or is for another kind of task, is left
     out.
     """
     places = [project(space, c) for c in portfolio.of_task(task)]
     starts = [assemble(space, place, 0) for place in places if place is not None]
     found: dict[str, Candidate] = {}
-    for candidate in (*starts, *space.start):
+    for candidate in (*starts, *space.start) if first else (*space.start, *starts):
         found.setdefault(candidate.experiment, candidate)
     return replace(space, start=tuple(found.values())), len(starts)
 

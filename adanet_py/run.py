@@ -304,7 +304,7 @@ def _go_on(
         notify(
             {"kind": "start", "run": str(folder), "task": prepared.task, "metric": prepared.metric}
         )
-        space = _after_prior(space, folder, prepared.task, notify)
+        space = _after_prior(space, folder, config, prepared.task, notify)
         session = Search(
             folder, config, prepared, space, controller, journal, state, device, executor,
             nursery, notify, deadline, own,
@@ -314,14 +314,16 @@ def _go_on(
     return _result(folder, own)
 
 
-def _after_prior(space: SearchSpace, folder: Path, task: str, notify: OnEvent) -> SearchSpace:
-    """The space that begins with the run's prior, if it has one."""
+def _after_prior(
+    space: SearchSpace, folder: Path, config: SearchConfig, task: str, notify: OnEvent
+) -> SearchSpace:
+    """The space with the run's prior, if it has one, among its starts; first if asked for."""
     if not (folder / PRIOR).exists():
         return space
-    prior = read_portfolio(folder / PRIOR)
+    prior, asked = read_portfolio(folder / PRIOR), config.prior is not None
     given = len(prior.of_task(task))
-    space, taken = with_prior(space, prior, task)
-    if taken < max(given, 1):
+    space, taken = with_prior(space, prior, task, first=asked)
+    if asked and taken < max(given, 1):
         words = (
             f"Of the prior's {given} configurations for {task} {taken} have a place in the space."
         )

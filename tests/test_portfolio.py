@@ -175,6 +175,9 @@ def test_only_what_has_a_place_and_suits_the_task_comes_before_the_starts_of_the
     assert found.start[0].settings == inside.settings
     assert contains(space, found.start[1]) is None
     assert [c.settings for c in found.start[2:]] == [c.settings for c in space.start]
+    after, _ = with_prior(space, portfolio, "binary", first=False)
+    assert {c.settings for c in after.start} == {c.settings for c in found.start}
+    assert [c.settings for c in after.start[:4]] == [c.settings for c in space.start]
     same, none = with_prior(space, portfolio, "regression")
     assert none == 0
     assert [c.settings for c in same.start] == [c.settings for c in space.start]
@@ -218,6 +221,16 @@ def test_a_run_is_a_prior_too_and_what_does_not_suit_is_said(tmp_path, runs):
         **options,
     )
     assert any("prior's 0 configurations for regression 0 have" in n for n in notes)
+
+
+def test_what_was_not_asked_for_comes_after_the_starts_and_without_a_word(tmp_path):
+    notes = []
+    options = {**QUICK, "on_note": notes.append, "candidates": 2, "controller": "portfolio"}
+    found = adanet_py.search(table(), target="target", out=tmp_path / "run", **options)
+    start = load_space("tiny").start[0]
+    assert found.state.finished()[0].candidate.numeric == start.numeric
+    assert (tmp_path / "run" / PRIOR).exists()
+    assert not any("prior" in n for n in notes)
 
 
 def test_the_shipped_portfolio_has_a_place_in_the_shipped_space():
