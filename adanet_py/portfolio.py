@@ -126,8 +126,8 @@ def with_prior(
 ) -> tuple[SearchSpace, int]:
     """`space` with the portfolio's configurations among its starts, and how many there are.
 
-    They come before (`first`) or after its own. Each is moved to its place in the space; what has none, or is for another kind of task, is left
-    out.
+    They come before (`first`) or after its own. Each is moved to its place in the space; what has
+    none, or is for another kind of task, is left out.
     """
     places = [project(space, c) for c in portfolio.of_task(task)]
     starts = [assemble(space, place, 0) for place in places if place is not None]
