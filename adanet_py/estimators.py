@@ -50,6 +50,7 @@ class _AdaNet(BaseEstimator):
         loss: str = "auto",
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "auto",
+        prior: str | os.PathLike[str] | None = None,
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
@@ -68,6 +69,7 @@ class _AdaNet(BaseEstimator):
         self.loss = loss
         self.space = space
         self.controller = controller
+        self.prior = prior
         self.folds = folds
         self.device = device
         self.workers = workers
@@ -121,6 +123,7 @@ class _AdaNet(BaseEstimator):
                 candidates=self.candidates,
                 space="table" if named is None else named,
                 controller=self.controller if isinstance(self.controller, str) else "auto",
+                prior=self.prior,
                 folds=self.folds,
                 weight=None if sample_weight is None else _WEIGHT,
                 exposure=None if exposure is None else _EXPOSURE,
@@ -205,6 +208,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         loss: str = "auto",
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "auto",
+        prior: str | os.PathLike[str] | None = None,
         folds: int | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
@@ -225,6 +229,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
             loss=loss,
             space=space,
             controller=controller,
+            prior=prior,
             folds=folds,
             device=device,
             workers=workers,
@@ -357,6 +362,7 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
         quantile: float | None = None,
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "auto",
+        prior: str | os.PathLike[str] | None = None,
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
@@ -376,6 +382,7 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
             loss=loss,
             space=space,
             controller=controller,
+            prior=prior,
             folds=folds,
             device=device,
             workers=workers,

@@ -289,3 +289,14 @@ def test_the_pools_controller_proposes_the_starts_once_and_nothing_else(monkeypa
         results += tuple(Result(c, Status.FAILED) for c in proposed)
     assert {c.experiment for c in found} == {c.experiment for c in space.start}
     assert len(found) == len(space.start)
+
+
+def test_an_estimator_takes_a_prior(tmp_path, runs):
+    data = table(seed=4)
+    options = {"space": "tiny", "folds": 1, "workers": 0, "candidates": 1, "random_state": 0}
+    model = adanet_py.AdaNetClassifier(
+        **options, controller="random", prior=runs / "one", out=tmp_path / "run"
+    )
+    model.fit(data.drop(columns="target"), data["target"])
+    kept = json.loads((tmp_path / "run" / PRIOR).read_text())["classification"]
+    assert len(kept) == 3
