@@ -36,6 +36,7 @@ POOL = 40  # best candidates of a run that may be chosen
 WORST = 2.0  # the largest regret of a run that counts
 WIDTH = 0.15  # of the neighbourhood of a candidate, in distances
 DOUBT = 0.3
+CREDIT = "portfolio"  # who proposed them, as the leaderboard says
 SHIPPED = "portfolio.json"  # beside the search spaces
 PRIOR = "prior.json"  # in a run folder
 _FORMAT, _VERSION = "adanet_py portfolio", 1
@@ -130,7 +131,8 @@ def with_prior(
     none, or is for another kind of task, is left out.
     """
     places = [project(space, c) for c in portfolio.of_task(task)]
-    starts = [assemble(space, place, 0) for place in places if place is not None]
+    inside = [assemble(space, place, 0) for place in places if place is not None]
+    starts = [replace(candidate, by=CREDIT) for candidate in inside]
     found: dict[str, Candidate] = {}
     for candidate in (*starts, *space.start) if first else (*space.start, *starts):
         found.setdefault(candidate.experiment, candidate)

@@ -196,6 +196,9 @@ def test_a_search_begins_with_its_prior_and_goes_on_without_the_file(tmp_path, r
     for candidate in wanted:  # the loss "auto" is by now what it stands for
         static = {**candidate.static, "loss": "binary_cross_entropy"}
         assert replace(candidate, static=static).settings[:3] in tried[:6]
+    credited = [r for r in whole.state.finished() if r.controller == "portfolio"]
+    assert len(credited) == 2
+    assert {r.controller for r in whole.state.finished()} == {"portfolio", "random"}
     # The journal up to the first group; what was given as the prior is gone.
     cut = tmp_path / "cut"
     shutil.copytree(tmp_path / "whole", cut)
