@@ -48,7 +48,7 @@ COLUMNS: dict[str, str] = {
     "optimizer": "its optimizer",
     "schedule": "its learning-rate schedule",
     "seed": "seed of its initialisation and dropout; every other hyperparameter follows by name",
-    "controller": "who proposed it",
+    "controller": "who proposed it; `portfolio`: the prior",
     "parent": "identifier of the candidate it was derived from",
     "move": "how it was derived from it",
     "message": "the sentence again, with the problems its curve shows, what went wrong or remarks",
