@@ -18,9 +18,10 @@ from adanet_py.fidelity import FIDELITIES
 from adanet_py.quantities import parse_bytes, parse_count, parse_milliseconds, parse_number
 from adanet_py.reward import Bounds, RewardRule
 
-# Options of the reward and its bounds.
+# Options of the choice, the reward and its bounds.
 REWARD_OPTIONS = (
-    "complexity", "complexity_weight", "complexity_target", "max_params", "max_latency", "max_size",
+    "choose", "complexity", "complexity_weight", "complexity_target", "max_params", "max_latency",
+    "max_size",
 )  # fmt: skip
 DEFAULT_SECONDS = 60.0  # where neither a time nor a number of candidates is given
 
@@ -182,6 +183,7 @@ class SearchConfig(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     strict: bool = False
+    choose: Literal["best", "simplest"] = "best"
     complexity: Literal["parameters", "multiply_adds", "latency", "layers", "capacity"] = (
         "parameters"
     )

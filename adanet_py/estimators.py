@@ -54,6 +54,7 @@ class _AdaNet(BaseEstimator):
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
+        choose: str = "best",
         complexity: str = "parameters",
         complexity_weight: float | None = None,
         complexity_target: str | float | None = None,
@@ -73,6 +74,7 @@ class _AdaNet(BaseEstimator):
         self.folds = folds
         self.device = device
         self.workers = workers
+        self.choose = choose
         self.complexity = complexity
         self.complexity_weight = complexity_weight
         self.complexity_target = complexity_target
@@ -213,6 +215,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
         workers: int | None = None,
+        choose: str = "best",
         complexity: str = "parameters",
         complexity_weight: float | None = None,
         complexity_target: str | float | None = None,
@@ -233,6 +236,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
             folds=folds,
             device=device,
             workers=workers,
+            choose=choose,
             complexity=complexity,
             complexity_weight=complexity_weight,
             complexity_target=complexity_target,
@@ -366,6 +370,7 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
+        choose: str = "best",
         complexity: str = "parameters",
         complexity_weight: float | None = None,
         complexity_target: str | float | None = None,
@@ -386,6 +391,7 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
             folds=folds,
             device=device,
             workers=workers,
+            choose=choose,
             complexity=complexity,
             complexity_weight=complexity_weight,
             complexity_target=complexity_target,

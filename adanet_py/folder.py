@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 import shutil
@@ -21,8 +22,10 @@ from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.journal import Event, read, refused, write_atomic
 from adanet_py.own import Own
+from adanet_py.pareto import pareto_front
 from adanet_py.plan import best_of
 from adanet_py.records import Group, History, Proposed, Result, Status
+from adanet_py.reward import RewardRule
 from adanet_py.space import SearchSpace
 
 VERSION = 1
@@ -379,14 +382,21 @@ def candidate_file(folder: Path, candidate_id: str) -> Path:
     return folder / "candidates" / f"{candidate_id}.safetensors"
 
 
-def evict(folder: Path, results: Mapping[str, Result], keep: int) -> None:
+def evict(
+    folder: Path, results: Mapping[str, Result], keep: int, rule: RewardRule | None = None
+) -> None:
     """Delete the files of all but the best `keep` that have one and the baselines.
 
-    `results` by id.
+    `results` by id. With a `rule`, what no other of them beats in error and complexity stays too.
     """
     paths = {path.stem: path for path in (folder / "candidates").glob("*.safetensors")}
     there = [results[name] for name in paths if name in results]
     there.sort(key=lambda r: (-r.reward, r.parameters, r.candidate.id))
-    for result in there[keep:]:
-        if result.status is not Status.BASELINE:
+    front = [False] * len(there)
+    if rule is not None:
+        networks = [r if r.status.usable else None for r in there]
+        points = [(r.error, rule.complexity(r)) if r else (math.nan,) * 2 for r in networks]
+        front = pareto_front(points)
+    for result, wanted in zip(there[keep:], front[keep:], strict=True):
+        if result.status is not Status.BASELINE and not wanted:
             paths[result.candidate.id].unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from adanet_py.frames import make_frame
 from adanet_py.intervals import Interval, bootstrap
-from adanet_py.metrics import Metric
+from adanet_py.metrics import Metric, to_error
+from adanet_py.optimism import Scored, corrected, optimism, optimism_interval, wilcoxon
 from adanet_py.records import Result, Status
 from adanet_py.training.diagnostics import names
 
@@ -24,9 +25,15 @@ COLUMNS: dict[str, str] = {
     "train": "metric on training rows, in its natural sign and unit",
     "validation": "metric on validation rows, which the search chooses by",
     "audit": "metric on audit rows, which no choice ever sees; empty where there are too few rows",
+    "chosen": "whether it is the model that is saved",
+    "optimism": "by how much audit is worse than validation, in the metric's unit",
+    "optimism_low": "lower end of the 95 % bootstrap interval of optimism; for the model",
+    "optimism_high": "upper end of that interval",
+    "corrected": "validation, corrected for choosing the best of the first twenty; for the model",
     "low": "lower end of the 95 % bootstrap interval of validation; for the top candidates",
     "high": "upper end of that interval",
     "tie": "group that a paired bootstrap cannot tell from its best candidate; 1 holds rank 1",
+    "wilcoxon": "p-value of the signed-rank test that its rows' losses are those of the first",
     "simplest": "whether it has the fewest parameters of its tie group",
     "why": "why it stands where it stands, as a sentence",
     "reward": "what the search maximises: the sum of the next two columns",
@@ -95,12 +102,16 @@ def build(
     weight: np.ndarray | None = None,
     top: int = _TOP,
     seed: int = 0,
+    model: str | None = None,
+    audit: Mapping[str, Scored] | None = None,
 ) -> pd.DataFrame:
     """Return the leaderboard: one row per result, best first, the columns of `COLUMNS` and knobs.
 
     predictions: for some candidates, by id, what was predicted for the validation rows
     (probabilities [N, C] or numbers [N], as `metrics.score` takes them), with y [N] and weight [N].
     The best `top` of those get intervals and tie groups; without predictions these stay empty.
+    `model` is the id of the one saved: its optimism has an interval where its predictions are among
+    those and, of audit rows, in `audit`.
     """
     order = ranked(results)
     intervals: dict[str, Interval] = {}
@@ -110,6 +121,14 @@ def build(
         chosen = dict(list(chosen.items())[:top])
         intervals = bootstrap(metric, y, chosen, weight, seed=seed)
     simplest = _simplest(order, intervals)
+    first = next(iter(intervals), "")
+    p_values: dict[str, float] = {}
+    if predictions and y is not None and weight is None and first:
+        p_values = {i: wilcoxon(metric, y, predictions[first], predictions[i]) for i in intervals}
+    about = None
+    if predictions and y is not None and model is not None and model in predictions:
+        validation = Scored(y, predictions[model], weight)
+        about = _of_model(order, metric, intervals, predictions, validation, (audit or {}), model)
     rows = []
     for place, result in enumerate(order, start=1):
         interval = intervals.get(result.candidate.id)
@@ -118,6 +137,10 @@ def build(
         if interval is not None:
             row |= {"low": interval.low, "high": interval.high, "tie": interval.tie}
             row["simplest"] = result.candidate.id in simplest
+            row["wilcoxon"] = p_values.get(result.candidate.id)
+        row["chosen"] = result.candidate.id == model
+        if about is not None and row["chosen"]:
+            row |= about
         rows.append(row)
     return make_frame(rows, _column_order(order))
 
@@ -162,6 +185,7 @@ def _row(result: Result, metric: Metric, rank: int | None) -> dict[str, Any]:
         "status_text": result.status.value,
         "metric": metric.name,
         **{part: result.metrics.get(part) for part in ("train", "validation", "audit")},
+        "optimism": optimism(metric, result.metrics),
         "reward": result.reward if math.isfinite(result.reward) else None,
         "reward_error": -result.error if scored else None,
         "reward_complexity": result.reward + result.error if scored else None,
@@ -187,6 +211,32 @@ def _row(result: Result, metric: Metric, rank: int | None) -> dict[str, Any]:
         "move": candidate.move,
         "message": result.message or None,
     }
+
+
+def _of_model(
+    order: Sequence[Result],
+    metric: Metric,
+    intervals: Mapping[str, Interval],
+    predictions: Mapping[str, np.ndarray],
+    validation: Scored,
+    audit: Mapping[str, Scored],
+    model: str,
+) -> dict[str, Any]:
+    """The interval of the model's optimism, and its validation metric corrected for the choice."""
+    out: dict[str, Any] = {}
+    if model in audit:
+        low, high = optimism_interval(metric, validation, audit[model])
+        out |= {"optimism_low": low, "optimism_high": high}
+    # What the reward adds to the error, in the metric's unit.
+    able = [r for r in order if r.status.usable and r.candidate.id in intervals]
+    handicaps = {}
+    for r in able:
+        unit = to_error(metric, r.metrics["validation"]) / r.error if r.error else 0.0
+        handicaps[r.candidate.id] = -(r.reward + r.error) * abs(unit)
+    known = {r.candidate.id: predictions[r.candidate.id] for r in able}
+    if model in known:
+        out["corrected"] = corrected(metric, validation.y, known, handicaps, validation.weight)
+    return out
 
 
 def _simplest(order: Sequence[Result], intervals: Mapping[str, Interval]) -> set[str]:

@@ -28,6 +28,7 @@ import numpy as np
 from adanet_py import forecast
 from adanet_py.baseline_thread import BaselineThread, baseline_result
 from adanet_py.baselines import Baseline
+from adanet_py.choosing import make_choice
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller, name_of
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
@@ -122,6 +123,12 @@ class Search:
             self.note,
             pause=max(60.0, 0.25 * (self.config.time or 0.0)),
             nursery=self.nursery,
+            choice=make_choice(
+                self.config.choose,
+                self.metric,
+                self.config.reward,
+                partial(standard_error, self.folder, self.prepared),
+            ),
         )
 
     @property
@@ -361,7 +368,7 @@ class Search:
         self._journal("results", {"group": group.index, "results": [r.to_json() for r in results]})
         for result in results:
             self.on_event({"kind": "result", "result": result})
-        evict(self.folder, self.state.by_id, KEPT)
+        self._evict()
         self._forecast()
         self._progress()
 
@@ -462,15 +469,26 @@ class Search:
         self.looked = now
         self.saver.step(self.state.finished(), self.state.baselines, late=self.left() < 6.0)
 
+    def _evict(self) -> None:
+        """Delete the weights of networks that will not be the model."""
+        front = self.config.reward if self.config.choose == "simplest" else None
+        evict(self.folder, self.state.by_id, KEPT, front)
+
     def _finish(self, reason: str) -> None:
         """Save the best, write the tables, close the journal."""
 
+        networks, baselines = self.state.finished(), self.state.baselines
+        told: list[Result | None] = []
+
         def tables() -> None:
-            evict(self.folder, self.state.by_id, KEPT)
-            write_tables(self.folder, self.prepared, self.state, space=self.space)
+            self._evict()
+            told.append(self.saver.choose(networks, baselines))
+            write_tables(self.folder, self.prepared, self.state, space=self.space, chosen=told[-1])
 
         self._forecast(last=True)
-        self.saver.finish(self.state.finished(), self.state.baselines, meanwhile=tables)
+        self.saver.finish(networks, baselines, meanwhile=tables)
+        if told[-1:] != [self.saver.choose(networks, baselines)]:  # the last check has failed
+            tables()
         self._compare_with_baselines()
         if reason != INTERRUPTED:
             self._journal("stop", {"reason": reason})
@@ -478,7 +496,8 @@ class Search:
 
     def _compare_with_baselines(self) -> None:
         """Say so when a baseline did better than every network, which is what is saved."""
-        best = self.state.best
+        saved = self.saver.saved
+        best = saved if saved is not None and saved.status.usable else self.state.best
         ahead = max(self.state.baselines, key=lambda r: r.reward, default=None)
         if best is None and self.config.reward.bounds and self.state.infeasible:
             self.note(

@@ -80,8 +80,8 @@ class SearchResult:
 
     @property
     def best(self) -> Result | None:
-        """The best network, None if none was trained to a usable end."""
-        return best_of(self.state.finished())
+        """The network that was chosen, None if none was trained to a usable end."""
+        return _chosen(self.run, self.state)
 
     @cached_property
     def model(self) -> Model:
@@ -331,10 +331,19 @@ def _after_prior(
     return space
 
 
+def _chosen(folder: Path, state: State) -> Result | None:
+    """The network that is the model; before there is one, that with the highest reward."""
+    if state.model is not None and read_described(folder).config.choose != "best":
+        saved = state.by_id.get(state.model["candidate"])
+        if saved is not None and saved.status.usable:
+            return saved
+    return best_of(state.finished())
+
+
 def _result(folder: Path, own: Own) -> SearchResult:
     state = read_state(folder)
     prepared = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-    best = best_of(state.finished())
+    best = _chosen(folder, state)
     about = None
     if best is not None:
         about = {

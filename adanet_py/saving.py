@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adanet_py.choosing import Choice
 from adanet_py.errors import RunError
 from adanet_py.executors import Nursery
 from adanet_py.export import Check, accept, start_check
@@ -28,6 +29,7 @@ class Saver:
     `journal(kind, data)` records a model that passed; `note(message)` tells of one that did not.
     `pause`: seconds before another network is checked while the search goes on, for that costs it
     time and memory; the last is always checked at the end. Checks are processes of `nursery`.
+    `choice` says which network of all it is.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Saver:
     note: Callable[[str], None]
     pause: float
     nursery: Nursery
+    choice: Choice = best_of
     saved: Result | None = None
     seconds: float = 0.3  # of the last check; before one has ended a guess
     _check: Check | None = None
@@ -51,7 +54,7 @@ class Saver:
     def choose(self, networks: Sequence[Result], baselines: Sequence[Result]) -> Result | None:
         """The best network; before there is one, the best baseline that can be saved."""
         refused = {name for name, tries in self._tries.items() if tries >= TRIES}
-        best = best_of(networks, refused)
+        best = self.choice(networks, refused)
         if best is not None:
             return best
         able = [r for r in baselines if r.candidate.architecture in SAVED_BASELINES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from adanet_py.folder import State, candidate_file
 from adanet_py.frames import make_frame, write_csv
 from adanet_py.intervals import standard_errors
 from adanet_py.metrics import get_metric, score, to_error
+from adanet_py.optimism import Scored
 from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
@@ -29,10 +31,11 @@ def write_tables(
     state: State,
     into: Path | None = None,
     space: SearchSpace | None = None,
+    chosen: Result | None = None,
 ) -> None:
     """Write leaderboard, curves, Pareto front and hypervolume, into the run or another folder.
 
-    With a space, importance of its decisions too.
+    With a space, importance of its decisions too. `chosen` is the model, by default the one saved.
     """
     into = into or folder
     results = state.all_results()
@@ -46,7 +49,12 @@ def write_tables(
             stored[result.candidate.id] = found
     if is_regression(prepared.task):
         y = in_own_unit(y, target.mean, target.scale)
-    table = leaderboard.build(results, metric, predictions=stored, y=y, weight=weight, top=TOP)
+    name = chosen.candidate.id if chosen else (state.model or {}).get("candidate")
+    audit = _audited(folder, prepared, state.by_id.get(name or ""))
+    table = leaderboard.build(
+        results, metric, predictions=stored, y=y, weight=weight, top=TOP, model=name,
+        audit={} if audit is None else {str(name): audit},
+    )  # fmt: skip
     write_csv(table, into / "leaderboard.csv")
     write_csv(leaderboard.curves(results, metric), into / "curves.csv")
     write_csv(fronts.pareto(results, state.when), into / "pareto.csv")
@@ -68,6 +76,26 @@ def standard_error(folder: Path, prepared: Prepared, result: Result) -> float:
     value = score(metric, y, found, weight)
     other = value + float(standard_errors(metric, y, [found], weight)[0])
     return abs(to_error(metric, other) - to_error(metric, value))
+
+
+def _audited(folder: Path, prepared: Prepared, result: Result | None) -> Scored | None:
+    """A network's predictions for the audit rows, as they were scored; None: there are none."""
+    from safetensors import safe_open
+
+    rows = prepared.split.audit
+    usable = result is not None and result.status.usable
+    path = candidate_file(folder, result.candidate.id) if result and usable else None
+    if path is None or not len(rows) or not path.is_file():
+        return None
+    with safe_open(path, framework="np") as file:
+        outputs = file.get_tensor("predictions/audit")
+        temperature = float(json.loads(file.metadata()["about"])["temperature"])
+    source, task, target = prepared.source, prepared.task, prepared.target
+    y = np.asarray(source.y[rows])
+    if is_regression(task):
+        y = in_own_unit(y, target.mean, target.scale)
+    found = predictions(task, outputs, temperature, target.mean, target.scale)
+    return Scored(y, found, None if source.weight is None else np.asarray(source.weight[rows]))
 
 
 def _truth(prepared: Prepared) -> tuple[np.ndarray, np.ndarray | None]:

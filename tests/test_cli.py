@@ -98,7 +98,8 @@ def test_every_option_of_search_reaches_the_search(fake):
         "--exposure", "e",
         "--class-weight", "balanced", "--drop", "a", "--drop", "b", "--out", "here", "--seed", 7,
         "--device", "cpu", "--workers", 1, "--strict", "--quiet",
-        "--complexity", "latency", "--complexity-weight", 0.2, "--complexity-target", 2.5,
+        "--choose", "simplest", "--complexity", "latency",
+        "--complexity-weight", 0.2, "--complexity-target", 2.5,
         "--max-params", "50k", "--max-latency", "8ms", "--max-size", "2MB",
     )  # fmt: skip
     assert done.exit_code == 0
@@ -112,7 +113,8 @@ def test_every_option_of_search_reaches_the_search(fake):
         "class_weight": "balanced",
         "drop": ["a", "b"], "out": "here", "seed": 7, "device": "cpu", "workers": 1,
         "strict": True,
-        "complexity": "latency", "complexity_weight": 0.2, "complexity_target": 2.5,
+        "choose": "simplest", "complexity": "latency",
+        "complexity_weight": 0.2, "complexity_target": 2.5,
         "max_params": 50_000, "max_latency": 8.0, "max_size": 2_000_000,
     }  # fmt: skip
     assert done.stderr == ""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from adanet_py.commands.app import Json, Quiet, RunFolder, app, reported
-from adanet_py.commands.showing import next_steps, show_leaderboard
+from adanet_py.commands.showing import honest, next_steps, show_leaderboard
 from adanet_py.console import duration, print_json, reporter
 
 
@@ -103,6 +103,10 @@ def search(
     strict: Annotated[
         bool, typer.Option("--strict", help="Doubtful data are errors, not notes.")
     ] = False,
+    choose: Annotated[
+        str,
+        typer.Option(metavar="HOW", help="The model: best, or simplest within a standard error."),
+    ] = "best",
     complexity: Annotated[
         str,
         typer.Option(
@@ -147,7 +151,7 @@ def search(
             split=split, group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,
-            complexity=complexity, complexity_weight=complexity_weight,
+            choose=choose, complexity=complexity, complexity_weight=complexity_weight,
             complexity_target=complexity_target, max_params=max_params, max_latency=max_latency,
             max_size=max_size,
         )  # fmt: skip
@@ -189,8 +193,8 @@ def _show_summary(found: Any, summary: Any) -> None:
     if best is None:
         print("Best:   no network was trained to a usable end; the model is a baseline")
     else:
-        print(f"Best:   {best['architecture']} {best['id']}, {summary['metric']} "
-              f"{summary['validation']:.6g} on validation rows")  # fmt: skip
+        known = f"{summary['validation']:.6g} on validation rows{honest(found.leaderboard)}"
+        print(f"Best:   {best['architecture']} {best['id']}, {summary['metric']} {known}")
     if summary.get("forecast") is not None:
         from adanet_py.forecast import Forecast
 

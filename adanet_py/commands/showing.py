@@ -41,3 +41,21 @@ def show_importance(frame: Any, top: int) -> None:
 def next_steps(frame: Any, most: int) -> list[str]:
     """The advice of an importance table, the first `most` sentences."""
     return [str(v) for v in frame["next"] if not _missing(v)][:most]
+
+
+def honest(frame: Any) -> str:
+    """What is known of the model's score on rows that it was not chosen by, to follow the score."""
+    if "chosen" not in frame.columns or not (frame["chosen"] == True).any():  # noqa: E712
+        return ""
+    row = frame[frame["chosen"] == True].iloc[0]  # noqa: E712
+    out = ""
+    if not _missing(row["audit"]):
+        out += f", {row['audit']:.6g} on audit rows"
+        if not _missing(row["optimism_low"]):
+            out += (
+                f" (optimism {row['optimism']:.3g}, 95 %: {row['optimism_low']:.3g} to "
+                f"{row['optimism_high']:.3g})"
+            )
+    if not _missing(row["corrected"]):
+        out += f", {row['corrected']:.6g} corrected for the choice"
+    return out

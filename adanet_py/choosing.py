@@ -1,0 +1,64 @@
+"""Which network of a search is the model: the best, or the simplest that is about as good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from adanet_py.metrics import Metric, to_error
+from adanet_py.plan import best_of
+from adanet_py.records import Result
+from adanet_py.reward import RewardRule
+
+# choose(results, refused ids) -> the result, None where there is no usable network
+Choice = Callable[[Iterable[Result], Container[str]], Result | None]
+
+CHOICES: Mapping[str, str] = {
+    "best": "the network with the highest reward",
+    "simplest": "the least complex one whose validation error is within one standard error of the "
+    "least",
+}
+
+
+@dataclass(frozen=True)
+class Simplest:
+    """The one-standard-error rule (Breiman et al. 1984, section 3.4.3).
+
+    Of the networks whose validation error is at most the least error plus its standard error, the
+    one with the least complexity by `rule`, of equal ones that with the highest reward.
+    `standard_error` is that of a result's validation error in the metric's unit; where it is not
+    known (NaN), it counts as 0. It is asked once for each result.
+    """
+
+    metric: Metric
+    rule: RewardRule
+    standard_error: Callable[[Result], float]
+    _known: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, results: Iterable[Result], refused: Container[str] = ()) -> Result | None:
+        """The choice among `results`, but for those of the `refused` ids."""
+        able = [
+            (to_error(self.metric, r.metrics["validation"]), r)
+            for r in results
+            if r.status.usable and math.isfinite(r.reward) and r.candidate.id not in refused
+        ]
+        if not able:
+            return None
+        least, best = min(able, key=lambda pair: (pair[0], -pair[1].reward, pair[1].candidate.id))
+        name = best.candidate.id
+        if name not in self._known:
+            self._known[name] = self.standard_error(best)
+        doubt = self._known[name]
+        limit = least + (doubt if math.isfinite(doubt) else 0.0)
+        return min(
+            (r for error, r in able if error <= limit),
+            key=lambda r: (self.rule.complexity(r), -r.reward, r.candidate.id),
+        )
+
+
+def make_choice(
+    how: str, metric: Metric, rule: RewardRule, standard_error: Callable[[Result], float]
+) -> Choice:
+    """The choice of a name in `CHOICES`."""
+    return Simplest(metric, rule, standard_error) if how == "simplest" else best_of
