@@ -26,6 +26,7 @@ from adanet_py.controllers.scored import scored
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import SearchSpace, fill
 
+STARTS = 5  # results before there is a model
 DRAWN = 16  # points of which one is taken at the start
 
 
@@ -70,15 +71,18 @@ class Tried(NamedTuple):
     rewards: Floats
 
 
-def tried(space: SearchSpace, history: History) -> Tried:
-    """What the history says of points of the space."""
+def tried(space: SearchSpace, history: History, most: int) -> Tried:
+    """What the history says of points of the space: `most` results, with rewards `transformed` as
+    all of them are, and all that is pending."""
     columns = columns_of(space)
     rows = scored(history)
-    places = [columns.place_of(space, c) for c in rows.candidates]
-    found = [i for i, place in enumerate(places) if place is not None]
+    rewards = transformed(rows.rewards)
+    kept = np.append(remembered(rewards, most), np.flatnonzero(np.isnan(rewards)))
+    places = [columns.place_of(space, rows.candidates[int(i)]) for i in kept]
+    found = [i for i, place in zip(kept, places, strict=True) if place is not None]
     points = [place.point for place in places if place is not None]
     empty = np.empty((0, len(space.decisions)))
-    return Tried(np.array(points) if points else empty, rows.rewards[found])
+    return Tried(np.array(points) if points else empty, rewards[found])
 
 
 def propose_by(
@@ -106,7 +110,7 @@ def explore(
     """
     columns = columns_of(space)
     points, features = points_of(columns), features_of(columns)
-    seen = features(tried(space, history).points)
+    seen = features(tried(space, history, STARTS).points)
 
     def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
         nonlocal seen
@@ -121,24 +125,23 @@ def explore(
 
 
 class Search:
-    """The next points to try, by a model made of the `kept` of the points `known`."""
+    """The next points to try, by a model made of the points `known` whose rewards are."""
 
     def __init__(
         self,
         columns: Columns,
         model: Model,
         known: Tried,
-        kept: Places,
         effort: Effort,
         rng: np.random.Generator,
     ) -> None:
         self._points, self._model, self._effort, self._rng = points_of(columns), model, effort, rng
         self._taken = set(self._points.keys(known.points).tolist())
-        done = known.points[kept]
+        pending = np.isnan(known.rewards)
+        done, self._assumed = known.points[~pending], known.points[pending]
         mean = model.at(done).mean
         self._best = float(mean.max())
         self._bases = done[np.argsort(-mean, kind="stable")[: effort.bases]]
-        self._assumed = known.points[np.isnan(known.rewards)]
         self._pools: dict[bytes, _Pool] = {}
 
     def next(self, given: Floats) -> Floats | None:
@@ -213,7 +216,7 @@ def transformed(rewards: Floats) -> Floats:
 
 
 def remembered(rewards: Floats, most: int) -> Places:
-    """Places of at most `most` rewards [n], without NaN: the best half, the latest, some others."""
+    """Places of at most `most` of rewards [n], no NaN: the best half, the latest, some others."""
     done = np.flatnonzero(~np.isnan(rewards))
     n = len(done)
     if n <= most:

@@ -17,12 +17,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from adanet_py.controllers.acquisition import (
+    STARTS,
     Effort,
     Search,
     explore,
     propose_by,
-    remembered,
-    transformed,
     tried,
 )
 from adanet_py.controllers.columns import Floats, columns_of
@@ -31,7 +30,6 @@ from adanet_py.controllers.process import Beliefs, Kernel, Posterior, fit
 from adanet_py.records import Candidate, History
 from adanet_py.space import SearchSpace
 
-STARTS = 5  # results before there is a model
 REMEMBERED = 256  # results a posterior is computed from
 FITTED = 200  # results hyperparameters are fitted to
 GROWTH = 1.1  # of the number of results at which hyperparameters are fitted anew
@@ -46,15 +44,14 @@ def propose(
 ) -> list[Candidate]:
     """The points of largest expected improvement, a program and its settings; see the module."""
     columns = columns_of(space)
-    known = tried(space, history)
-    if np.isfinite(known.rewards).sum() < STARTS:
+    known = tried(space, history, REMEMBERED)
+    done = ~np.isnan(known.rewards)
+    if done.sum() < STARTS:
         return explore(space, history, n, rng)
     features = features_of(columns)
-    kept = remembered(known.rewards, REMEMBERED)
-    kernel = kernel_of(space, history)
-    y = transformed(known.rewards)[kept]
-    model = Process(features, Posterior(kernel, features(known.points[kept]), y))
-    return propose_by(Search(columns, model, known, kept, EFFORT, rng), space, history, n, rng)
+    x = features(known.points[done])
+    model = Process(features, Posterior(kernel_of(space, history), x, known.rewards[done]))
+    return propose_by(Search(columns, model, known, EFFORT, rng), space, history, n, rng)
 
 
 class Process(NamedTuple):
@@ -83,9 +80,8 @@ def kernel_of(space: SearchSpace, history: History) -> Kernel:
     kernels = _KERNELS.setdefault(space, OrderedDict())
     key = digest.digest()
     if key not in kernels:
-        known, features = tried(space, History(first)), features_of(columns_of(space))
-        kept = remembered(known.rewards, FITTED)
-        kernels[key] = fit(features, features(known.points[kept]), transformed(known.rewards)[kept])
+        known, features = tried(space, History(first), FITTED), features_of(columns_of(space))
+        kernels[key] = fit(features, features(known.points), known.rewards)
         while len(kernels) > _KEPT:
             kernels.popitem(last=False)
     return kernels[key]

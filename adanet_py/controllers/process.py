@@ -27,6 +27,7 @@ CONSTANT = 1.0  # variance of the mean
 JITTER = 1e-6  # least variance of the noise
 _ROOT5 = 5.0**0.5
 _LEAST = 1e-12  # variance of a point
+_WEIGHT = 1.0  # logarithm of the sum of the weights of all factors, by the prior
 _BOUND = 12.0  # of the logarithms of hyperparameters
 
 
@@ -150,7 +151,7 @@ def fit(features: Features, x: Floats, y: Floats) -> Kernel:
 
 def _priors(factors: int, counts: int) -> tuple[Floats, Floats]:
     """Means and deviations of the logarithms: weights, two scales, noise."""
-    weight = -np.log(max(factors, 1)) if factors else 0.0
+    weight = _WEIGHT - np.log(max(factors, 1))
     middle = [weight] * factors + [0.0] * counts + [0.0, 0.0 if counts else -_BOUND, -3.0]
     width = [1.5] * factors + [1.5] * counts + [1.0, 1.0, 1.5]
     return np.array(middle), np.array(width)

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from adanet_py.controllers.acquisition import (
+    STARTS,
     Effort,
     Search,
     explore,
     propose_by,
-    remembered,
-    transformed,
     tried,
 )
 from adanet_py.controllers.columns import Floats, columns_of
@@ -30,9 +29,8 @@ from adanet_py.controllers.forest import Forest, Ints
 from adanet_py.records import Candidate, History
 from adanet_py.space import SearchSpace
 
-STARTS = 8  # results before there is a model
 REMEMBERED = 100  # results a forest is grown from
-EFFORT = Effort(drawn=120, bases=10, rounds=2, nearest=6, changes=12)
+EFFORT = Effort(drawn=100, bases=8, rounds=2, nearest=5, changes=10)
 _LEAST = 1e-6  # variance of a point
 
 
@@ -41,16 +39,15 @@ def propose(
 ) -> list[Candidate]:
     """The points of largest expected improvement, a program and its settings; see the module."""
     columns = columns_of(space)
-    known = tried(space, history)
-    if np.isfinite(known.rewards).sum() < STARTS:
+    known = tried(space, history, REMEMBERED)
+    done = ~np.isnan(known.rewards)
+    features = features_of(columns)
+    x = features(known.points[done])
+    if len(x) < STARTS or (x == x[0]).all():  # nothing to split on
         return explore(space, history, n, rng)
-    features, kept = features_of(columns), remembered(known.rewards, REMEMBERED)
-    x = features(known.points[kept])
-    if (x == x[0]).all():  # nothing to split on
-        return explore(space, history, n, rng)
-    forest = Forest(x, transformed(known.rewards)[kept], rng)
+    forest = Forest(x, known.rewards[done], rng)
     model = Trees(features, forest, forest.leaves(x[:0]))
-    return propose_by(Search(columns, model, known, kept, EFFORT, rng), space, history, n, rng)
+    return propose_by(Search(columns, model, known, EFFORT, rng), space, history, n, rng)
 
 
 @dataclass(frozen=True)
