@@ -17,8 +17,9 @@ after 50, 100, 200 queries, as rows of the tables drawn evenly without repetitio
 random search, regularised evolution (20, 5), local search, a plain factorised REINFORCE, Optuna's
 TPE, a Gaussian process with expected improvement on the one-hot encoding.
 
-Writes results/controllers_nas.md, .csv and .png. With `--add` what controllers_nas.csv has of other
-controllers, tables and batches is kept, so that the record can be made in parts.
+Writes results/controllers_nas.md, .csv and .png; the .csv after every row. With `--add` what it has
+of other controllers, tables and batches is kept, so that the record can be made in parts;
+`--summary` plays nothing and writes the other two anew.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -114,6 +114,7 @@ def summary(rows: Sequence[Row], tables: Sequence[str]) -> list[Row]:
         for name in wide[QUERIES[-1]].index:
             row: Row = {"batch": batch, "controller": name}
             row["tables"] = int(wide[QUERIES[-1]].loc[name].notna().sum())
+            row["seeds"] = int(part[part.controller == name]["seeds"].min())
             row |= {f"regret_{q}": round(float(wide[q].loc[name].mean()), 3) for q in QUERIES}
             row |= {f"rank_{q}": round(float(ranks[q].loc[name].mean()), 2) for q in QUERIES}
             row["ms"] = round(float(part[part.controller == name]["ms"].mean()), 2)
@@ -121,18 +122,22 @@ def summary(rows: Sequence[Row], tables: Sequence[str]) -> list[Row]:
     return sorted(out, key=lambda r: (r["batch"], r[f"rank_{QUERIES[-1]}"]))
 
 
-def write(rows: list[Row], took: float) -> None:
-    """The table and the picture of record."""
+def save(rows: list[Row]) -> None:
+    """Write the rows of the record."""
     import pandas as pd
 
     RESULTS.parent.mkdir(exist_ok=True)
-    rows.sort(key=lambda r: (r["batch"], r["table"], r["controller"]))
+    rows = sorted(rows, key=lambda r: (r["batch"], r["table"], r["controller"]))
     pd.DataFrame(rows).to_csv(RESULTS.with_suffix(".csv"), index=False)
+
+
+def write(rows: list[Row]) -> None:
+    """The table and the picture of record."""
     seeds = sorted({r["seeds"] for r in rows})
     command = " ".join(["python", "scripts/bench_controllers.py", *_without_paths(sys.argv[1:])])
     lines = [
-        f"Last part made by `{command}` in {took:.0f} s on {os.cpu_count()} threads "
-        f"({platform.machine()}); {', '.join(map(str, seeds))} seeds. Normalised test regret of "
+        f"Last part made by `{command}` on {os.cpu_count()} threads ({platform.machine()}); "
+        f"{' or '.join(map(str, seeds))} seeds. Normalised test regret of "
         "the incumbent after 25 to 200 queries, lower is better: median over the seeds, mean over "
         "the tables; mean rank; milliseconds per proposal. Every table: controllers_nas.csv.",
     ]
@@ -198,26 +203,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--add", action="store_true", help="keep the other rows of the record")
+    parser.add_argument("--summary", action="store_true", help="of the record as it is")
     parser.add_argument("--quick", action="store_true", help="5 seeds, 2 tables, no files")
     parser.add_argument("--json", action="store_true", help="rows as JSON lines")
     args = parser.parse_args(argv)
     if args.quick:
         args.seeds, args.tables = min(args.seeds, 5), list(QUICK)
-    started = time.monotonic()
-    rows = []
-    for row in measure(args):
-        rows.append(row)
+    kept = record() if args.add or args.summary else []
+    for row in [] if args.summary else measure(args):
         line = json.dumps(row) if args.json else "  ".join(f"{k} {v}" for k, v in row.items())
         print(line, flush=True)
-    if args.quick:
-        return
-    if args.add and RESULTS.with_suffix(".csv").exists():
-        import pandas as pd
+        # Read anew where it is added to: another part may have been made meanwhile.
+        kept = record() if args.add and not args.quick else kept
+        kept = [r for r in kept if any(r[k] != row[k] for k in KEY)] + [row]
+        if not args.quick:
+            save(kept)
+    if kept and not args.quick:
+        write(kept)
 
-        new = {tuple(row[k] for k in KEY) for row in rows}
-        old = pd.read_csv(RESULTS.with_suffix(".csv")).to_dict("records")
-        rows += [row for row in old if tuple(row[k] for k in KEY) not in new]
-    write(rows, time.monotonic() - started)
+
+def record() -> list[Row]:
+    """The rows of the record, if there is one."""
+    import pandas as pd
+
+    path = RESULTS.with_suffix(".csv")
+    return pd.read_csv(path).to_dict("records") if path.exists() else []
 
 
 if __name__ == "__main__":

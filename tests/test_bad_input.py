@@ -388,7 +388,7 @@ OPTIONS = {
     "space": (["--space", "tabel"], "Unknown search space 'tabel'. Did you mean 'table'? Known:"),
     "no space": (["--space", "mine.yaml"], "Expected a space file at mine.yaml, found none. Give"),
     "a folder as space": (["--space", "other"], "Expected a space file at other, found a folder."),
-    "controller": (["--controller", "evolutoin"], "Did you mean 'evolution'? Known: evolution,"),
+    "controller": (["--controller", "evolutoin"], "Did you mean 'evolution'? Known: auto,"),
     "no time": (["--time", "0"], "expected a time above zero such as 90s, 10m or 1h30m, found '0'"),
     "a time past": (["--time", "-5"], "expected a time above zero"),
     "nonsense time": (["--time", "soon"], "found 'soon'"),

@@ -2,7 +2,8 @@
 
 The Gaussian process gets most of the first proposals, for it needs the fewest results; where it
 does not earn its share, the forest, the density ratios of TPE, hill climbing or evolution take
-over. It takes the longest to think, so that the others go on without it after `LONG` results.
+over. The models take the longest to think: after so many results as `UNTIL` says the others, a
+millisecond or two for a proposal, go on without them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from adanet_py.controllers import evolution, gp, local_search, surrogate, tpe
 from adanet_py.controllers.mixture import mixture
 
-LONG = 500  # results
+UNTIL = {"gp": 500, "surrogate": 2000}  # results
 
 propose = mixture(
     {
@@ -20,6 +21,6 @@ propose = mixture(
         "tpe": tpe.propose,
         "evolution": evolution.propose,
     },
-    {"gp": 12.0, "surrogate": 1.0, "local_search": 1.0, "tpe": 1.0, "evolution": 1.0},
-    {"gp": LONG},
+    {"gp": 30.0, "surrogate": 2.0, "local_search": 1.0, "tpe": 1.0, "evolution": 1.0},
+    UNTIL,
 )
