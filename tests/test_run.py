@@ -118,8 +118,8 @@ def test_a_finished_run_holds_what_it_needs_and_no_more(finished):
     names = {p.name for p in finished.iterdir()}
     assert names == {
         "candidates", "config.yaml", "curves.csv", "environment.json", "journal.jsonl",
-        "leaderboard.csv", "lock", "model.adanet", "pareto.csv", "prepared.json", "prior.json", "space.yaml",
-        "split.npz",
+        "leaderboard.csv", "lock", "model.adanet", "pareto.csv", "prepared.json", "prior.json",
+        "space.yaml", "split.npz",
     }  # fmt: skip
     assert check(finished) == []
 
