@@ -27,7 +27,7 @@ COLUMNS: dict[str, str] = {
     "audit": "metric on audit rows, which no choice ever sees; empty where there are too few rows",
     "chosen": "whether it is the model that is saved",
     "optimism": "by how much audit is worse than validation, in the metric's unit",
-    "optimism_low": "lower end of the 95 % bootstrap interval of optimism; for the model",
+    "optimism_low": "lower end of its 95 % interval; for the model",
     "optimism_high": "upper end of that interval",
     "corrected": "validation, corrected for choosing the best of the first twenty; for the model",
     "low": "lower end of the 95 % bootstrap interval of validation; for the top candidates",

@@ -6,15 +6,16 @@ no choice sees, tell by how much; where there are none, resampling the choice do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from adanet_py.intervals import _percentiles, _resamples, _statistic
-from adanet_py.metrics import Metric, per_row_loss, to_error
+from adanet_py.intervals import _resamples, _statistic, standard_errors
+from adanet_py.metrics import Metric, per_row_loss, score, to_error
 
-_DRAWS = 200
+_DRAWS = 200  # fewer of many rows
 _FEWEST = 20  # resamples in which a score is defined, below which nothing is said
 
 
@@ -26,22 +27,18 @@ class Scored(NamedTuple):
     weight: np.ndarray | None = None
 
 
-def optimism_interval(
-    metric: Metric, validation: Scored, audit: Scored, seed: int = 0
-) -> tuple[float, float]:
+def optimism_interval(metric: Metric, validation: Scored, audit: Scored) -> tuple[float, float]:
     """95 % interval of the error on the audit rows less that on the validation rows.
 
-    In the metric's unit, positive where audit rows are worse. Both sets of rows are resampled on
-    their own, for they have none in common (Efron & Tibshirani 1993, section 8.3).
+    In the metric's unit, positive where audit rows are worse: the difference and 1.96 times its
+    standard error, sqrt(a^2 + b^2) with those of the two, for they have no row in common.
     """
-    values = []
-    for part, rows in enumerate((audit, validation)):
-        draws, statistic = _statistic(metric, *rows)
-        blocks = _resamples(len(rows.y), draws, rows.weight, seed + part)
-        values.append(np.concatenate([statistic(block) for block in blocks]))
-    count = min(len(v) for v in values)  # fewer are drawn of many rows
-    difference = values[0][:count] - values[1][:count]
-    return _percentiles(-difference if metric.greater_is_better else difference)
+    errors = [float(standard_errors(metric, s.y, [s.prediction], s.weight)[0]) for s in
+              (validation, audit)]  # fmt: skip
+    names = ("validation", "audit")
+    values = {n: score(metric, *s) for n, s in zip(names, (validation, audit), strict=True)}
+    middle, half = optimism(metric, values), 1.96 * math.hypot(*errors)
+    return middle - half, middle + half
 
 
 def corrected(
@@ -57,19 +54,24 @@ def corrected(
     The bootstrap bias correction of Tsamardinos, Greasidou & Borboudakis 2018 (Bootstrapping the
     out-of-sample predictions for efficient and accurate cross-validation): on every resample of the
     rows the best of all is chosen, and scored on the rows that were not drawn; the mean. Only those
-    whose `predictions` are given are chosen from, so that it corrects for them alone.
+    whose `predictions` are given are chosen from, so that it corrects for them alone. For metrics
+    that are means over rows, and the area under the ROC curve.
     `handicaps`: what is added to the error of each, in the metric's unit, before it is compared.
     """
     sound = {name: p for name, p in predictions.items() if np.isfinite(p).all()}
-    if len(sound) < 2 or metric.slow or (weight is None and metric.unweighted):
+    linear = metric.name == "roc_auc" or all(
+        per_row_loss(metric, y, p) is not None for p in sound.values()
+    )
+    if len(sound) < 2 or not linear:  # an evaluation for every resample and model takes too long
         return float("nan")
     functions = [_statistic(metric, y, p, weight)[1] for p in sound.values()]
     extra = np.array([handicaps.get(name, 0.0) for name in sound])[:, None]
     found: list[np.ndarray] = []
     for counts in _resamples(len(y), _DRAWS, None, seed):
         rows = np.ones(len(y)) if weight is None else weight
-        inside = np.stack([f(counts * rows) for f in functions])
-        outside = np.stack([f((counts == 0.0) * rows) for f in functions])
+        drawn, left = counts * rows, (counts == 0.0) * rows
+        inside = np.stack([f(drawn) for f in functions])
+        outside = np.stack([f(left) for f in functions])
         errors = (-inside if metric.greater_is_better else inside) + extra
         errors = np.where(np.isfinite(errors), errors, np.inf)
         found.append(outside[errors.argmin(axis=0), np.arange(errors.shape[1])])

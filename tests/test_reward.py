@@ -126,6 +126,15 @@ def test_what_was_not_measured_has_the_lowest_reward():
     assert rewarded(network(), RewardRule("latency")).reward == -math.inf
 
 
+def test_a_result_of_an_older_journal_can_be_read():
+    older = rewarded(network(**COSTS), None).to_json()
+    for name in ("size_bytes", "layers", "capacity"):
+        del older[name]
+    read = Result.from_json(older)
+    assert (read.size_bytes, read.layers, read.parameters) == (0, 0, 9999)
+    assert math.isnan(read.capacity)
+
+
 # ---------------------------------------------------------------- bounds
 
 
