@@ -364,7 +364,7 @@ def _result(folder: Path, own: Own) -> SearchResult:
         "validation": best.metrics.get("validation") if best else None,
         "audit": best.metrics.get("audit") if best else None,
         "seconds": round(state.elapsed, 3),
-        "candidates": len(state.finished()),
+        "candidates": len(state.finished()) - sum(state.infeasible.values()),
         "best": about,
         "forecast": state.forecast,
         "stopped": state.stopped or "interrupted",
