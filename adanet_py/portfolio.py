@@ -225,7 +225,7 @@ def choose(runs: Sequence[Trained], size: int) -> tuple[Entry, ...]:
     """The portfolio of these runs, greedily; see the module.
 
     Once nothing lowers the regret, what follows is the least mean regret among programs chosen the
-    least often.
+    least often, as long as that is not worse than a median.
     """
     pool: dict[str, Entry] = {}
     for run in runs:
@@ -238,7 +238,11 @@ def choose(runs: Sequence[Trained], size: int) -> tuple[Entry, ...]:
     chosen: list[int] = []
     while len(chosen) < min(size, len(entries)):
         totals = np.minimum(reached[:, None], regrets).sum(axis=0)
-        left = [i for i in range(len(entries)) if i not in chosen]
+        enough = totals.min() > reached.sum() - 1e-9
+        good = regrets.mean(axis=0) <= 1.0 if enough else np.ones(len(entries), dtype=bool)
+        left = [i for i in range(len(entries)) if i not in chosen and good[i]]
+        if not left:
+            break
         families = [entries[i].candidate.family for i in chosen]
         best = min(
             left,
