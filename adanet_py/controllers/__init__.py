@@ -19,6 +19,7 @@ from adanet_py.controllers import (
     portfolio,
     quasi_random,
     random,
+    reinforce,
     surrogate,
     tpe,
 )
@@ -37,6 +38,7 @@ CONTROLLERS: dict[str, Controller] = {
     "evolution": evolution.propose,
     "gp": gp.propose,
     "surrogate": surrogate.propose,
+    "reinforce": reinforce.propose,
     "local_search": local_search.propose,
     "portfolio": portfolio.propose,
     "cmaes": cmaes.propose,

@@ -1,0 +1,205 @@
+"""A stochastic policy over decisions, one after another: pi(x) = prod_j pi(x_j | x_1 .. x_{j-1}).
+
+Every decision is a softmax over its cells: a choice has its options, a range equal parts of the
+unit interval, within which a value is drawn evenly. The logits of the cells of decision j are
+
+    L_j(x) = log prior_j + sum_i k_j(x, x_i) A_ij G_j,    k_j(x, z) = 1 + SHARING s_j(x, z) / D.
+
+This is the dual form of a linear policy with a bias for every cell (the 1) and a term for every
+pair of cells of two decisions (s_j: how alike x and z are in the decisions before j, each 0 to 1;
+D: how many decisions are active on average). SHARING shrinks the pairs against the biases, so that
+dependence is learned only where it shows. Training changes the coefficients A of the past points
+x_i. G_j lets neighbouring cells of a range learn from each other. A decision that is not active is
+not drawn, moves no logit and gets no gradient.
+
+With the residual e_j(x) = onehot(x_j) - pi_j(. | x), the gradient of log pi(x) with respect to A_ij
+is k_j(x, x_i) e_j(x) G_j, and the scalar product of the scores of two points, in the coordinates
+of the linear policy, is sum_j k_j(x, z) e_j(x) G_j e_j(z).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.intp]  # the cell of every decision, -1 where it is not active
+
+PARTS = 16  # cells of a range
+SHARING = 1.5  # of pairs of decisions, against 1 of every decision alone
+_WIDTH = 0.1  # deviation of the likeness of neighbours, in units of the range
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """How one decision is drawn: logarithm of the prior [C]; `ordered`: neighbours are alike.
+
+    `parents`: earlier heads, and which of their cells [C'] make this one active.
+    """
+
+    base: Floats
+    ordered: bool = False
+    parents: tuple[tuple[int, npt.NDArray[np.bool_]], ...] = ()
+
+    @cached_property
+    def likeness(self) -> Floats:
+        """G [C, C]: 1 on the diagonal; of neighbours by a normal kernel, of words 0."""
+        count = len(self.base)
+        if not self.ordered:
+            return np.eye(count)
+        middles = (np.arange(count) + 0.5) / count
+        gaps = (middles[:, None] - middles) / _WIDTH
+        likeness: Floats = np.exp(-0.5 * gaps**2)
+        return likeness
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """The decisions in the order in which they are drawn; those before `first` are given."""
+
+    all: Sequence[Head]
+    first: int = 0
+
+    @cached_property
+    def borders(self) -> list[int]:
+        """Where the cells of each head begin among all, and the end: [D + 1]."""
+        return [0, *np.cumsum([len(h.base) for h in self.all]).tolist()]
+
+    @cached_property
+    def depth(self) -> float:
+        """How many decisions between options are active on average, by the priors; at least 1."""
+        active: list[float] = []
+        for head in self.all:
+            share = 1.0
+            for parent, allowed in head.parents:
+                share *= active[parent] * float(np.exp(self.all[parent].base)[allowed].sum())
+            active.append(share)
+        return max(1.0, sum(a for a, h in zip(active, self.all, strict=True) if len(h.base) > 1))
+
+    def cells(self, j: int) -> slice:
+        """The cells of head `j` among all."""
+        return slice(self.borders[j], self.borders[j + 1])
+
+    def is_active(self, j: int, points: Codes) -> npt.NDArray[np.bool_]:
+        """Of each of `points` [m, D], known up to `j`: whether head `j` takes part, [m]."""
+        out = np.ones(len(points), dtype=bool)
+        for parent, allowed in self.all[j].parents:
+            codes = points[:, parent]
+            out &= (codes >= 0) & allowed[codes]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """Past points [n, D] and their coefficients [n, F] over all F cells."""
+
+    heads: Heads
+    points: Codes
+    coefficients: Floats
+
+    def logits(self, j: int, shared: Floats) -> Floats:
+        """Of head `j`: [m, C], where `shared` [m, n] is k_j to the past points."""
+        head = self.heads.all[j]
+        learned = shared @ self.coefficients[:, self.heads.cells(j)]
+        out: Floats = head.base + (learned @ head.likeness if head.ordered else learned)
+        return out
+
+
+class Scores(NamedTuple):
+    """Of the past points of a policy: log pi [n], residuals e [n, F], their products [n, n]."""
+
+    log_probability: Floats
+    residuals: Floats
+    products: Floats
+
+
+def untrained(heads: Heads) -> Policy:
+    """The policy that follows the priors."""
+    points = np.empty((0, len(heads.all)), dtype=np.intp)
+    return Policy(heads, points, np.empty((0, heads.borders[-1])))
+
+
+def log_probability(policy: Policy, points: Codes) -> Floats:
+    """log pi of `points` [m, D]: [m]. Within the cells of ranges the density is left out."""
+    out = np.zeros(len(points))
+    for j, rows, shared in _walk(policy, points):
+        logs = log_softmax(policy.logits(j, shared))
+        out[rows] += logs[np.arange(len(logs)), points[rows, j]]
+    return out
+
+
+def scores(policy: Policy) -> Scores:
+    """The scores of the past points; see the module."""
+    points, heads = policy.points, policy.heads
+    n = len(points)
+    logs, residuals = np.zeros(n), np.zeros((n, heads.borders[-1]))
+    products = np.zeros((n, n))
+    for j, rows, shared in _walk(policy, points):
+        codes = points[rows, j]
+        log_p = log_softmax(policy.logits(j, shared))
+        at = np.arange(len(codes))
+        logs[rows] += log_p[at, codes]
+        e = -np.exp(log_p)
+        e[at, codes] += 1.0
+        residuals[rows, heads.cells(j)] = e
+        head = heads.all[j]
+        pairs = (e @ head.likeness if head.ordered else e) @ e.T
+        if len(codes) == n:
+            products += shared * pairs
+        else:
+            products[np.ix_(rows, rows)] += shared[:, rows] * pairs
+    return Scores(logs, residuals, products)
+
+
+def draw(
+    policy: Policy,
+    given: Codes,
+    count: int,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+) -> Codes:
+    """`count` points [count, D] beside the `given` codes [first] of the decisions before."""
+    heads = policy.heads
+    out = np.full((count, len(heads.all)), -1, dtype=np.intp)
+    out[:, : heads.first] = given
+    for j, rows, shared in _walk(policy, out):
+        logits = policy.logits(j, shared) / temperature
+        out[rows, j] = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return out
+
+
+def _walk(policy: Policy, points: Codes) -> Iterator[tuple[int, npt.NDArray[np.intp], Floats]]:
+    """Every drawn head j in order, the rows [r] of `points` where it is active and k_j [r, n].
+
+    `points` may be filled on the way: a head is read when the next one is asked for.
+    """
+    heads, past = policy.heads, policy.points
+    shared = np.ones((len(points), len(past)))
+    weight = SHARING / heads.depth
+    for j, head in enumerate(heads.all):
+        rows = np.flatnonzero(heads.is_active(j, points))
+        if not len(rows):
+            continue
+        everywhere = len(rows) == len(points)
+        if j >= heads.first:
+            yield j, rows, shared if everywhere else shared[rows]
+        if len(head.base) == 1:
+            continue
+        known = np.flatnonzero(past[:, j] >= 0)
+        likeness = weight * head.likeness[points[rows, j][:, None], past[known, j]]
+        if everywhere and len(known) == len(past):
+            shared += likeness
+        else:
+            shared[np.ix_(rows, known)] += likeness
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    out: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return out
