@@ -17,6 +17,7 @@ from adanet_py.controllers import (
     nsga2,
     optuna_tpe,
     portfolio,
+    ppo,
     quasi_random,
     random,
     reinforce,
@@ -39,6 +40,7 @@ CONTROLLERS: dict[str, Controller] = {
     "gp": gp.propose,
     "surrogate": surrogate.propose,
     "reinforce": reinforce.propose,
+    "ppo": ppo.propose,
     "local_search": local_search.propose,
     "portfolio": portfolio.propose,
     "cmaes": cmaes.propose,
@@ -46,6 +48,17 @@ CONTROLLERS: dict[str, Controller] = {
 }
 
 __all__ = ["CONTROLLERS", "Controller", "find_controller", "from_sampler", "mixture", "name_of"]
+
+
+_SAMPLERS = ("PPOSampler", "ReinforceSampler")  # need Optuna, so they are imported when asked for
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SAMPLERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from adanet_py.controllers import policy_sampler
+
+    return getattr(policy_sampler, name)
 
 
 def find_controller(controller: Any) -> Controller:

@@ -111,9 +111,12 @@ class Policy:
 
 
 class Scores(NamedTuple):
-    """Of the past points of a policy: log pi [n], residuals e [n, F], their products [n, n]."""
+    """Of the past points: log pi_j [n, D], residuals e [n, F], products of the scores [n, n].
 
-    log_probability: Floats
+    Where a decision is not active both are 0.
+    """
+
+    log_probabilities: Floats
     residuals: Floats
     products: Floats
 
@@ -133,20 +136,22 @@ def log_probability(policy: Policy, points: Codes) -> Floats:
     return out
 
 
-def scores(policy: Policy) -> Scores:
-    """The scores of the past points; see the module."""
+def scores(policy: Policy, with_products: bool = True) -> Scores:
+    """The scores of the past points; see the module. Products are zeros if not asked for."""
     points, heads = policy.points, policy.heads
     n = len(points)
-    logs, residuals = np.zeros(n), np.zeros((n, heads.borders[-1]))
+    logs, residuals = np.zeros(points.shape), np.zeros((n, heads.borders[-1]))
     products = np.zeros((n, n))
     for j, rows, shared in _walk(policy, points):
         codes = points[rows, j]
         log_p = log_softmax(policy.logits(j, shared))
         at = np.arange(len(codes))
-        logs[rows] += log_p[at, codes]
+        logs[rows, j] = log_p[at, codes]
         e = -np.exp(log_p)
         e[at, codes] += 1.0
         residuals[rows, heads.cells(j)] = e
+        if not with_products:
+            continue
         head = heads.all[j]
         pairs = (e @ head.likeness if head.ordered else e) @ e.T
         if len(codes) == n:
@@ -167,22 +172,38 @@ def draw(
     heads = policy.heads
     out = np.full((count, len(heads.all)), -1, dtype=np.intp)
     out[:, : heads.first] = given
-    for j, rows, shared in _walk(policy, out):
+    for j, rows, shared in _walk(policy, out, drawing=True):
         logits = policy.logits(j, shared) / temperature
         out[rows, j] = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
     return out
 
 
-def _walk(policy: Policy, points: Codes) -> Iterator[tuple[int, npt.NDArray[np.intp], Floats]]:
-    """Every drawn head j in order, the rows [r] of `points` where it is active and k_j [r, n].
+def conditional(policy: Policy, j: int, point: Codes) -> Floats:
+    """pi_j(. | x) of head `j`, given what `point` [D] has before it: [C]."""
+    before = np.where(np.arange(len(point)) < j, point, -1)
+    before[j] = 0  # whichever: what is asked is what comes before
+    logits = policy.heads.all[j].base[None]
+    for at, _, shared in _walk(policy, before[None]):
+        if at == j:
+            logits = policy.logits(j, shared)
+    out: Floats = np.exp(log_softmax(logits))[0]
+    return out
 
-    `points` may be filled on the way: a head is read when the next one is asked for.
+
+def _walk(
+    policy: Policy, points: Codes, drawing: bool = False
+) -> Iterator[tuple[int, npt.NDArray[np.intp], Floats]]:
+    """Every head j from the first in order, the rows [r] of `points` with it, and k_j [r, n].
+
+    While `drawing`, the conditions say who has it, and `points` are filled on the way: a head is
+    read when the next one is asked for.
     """
     heads, past = policy.heads, policy.points
     shared = np.ones((len(points), len(past)))
     weight = SHARING / heads.depth
     for j, head in enumerate(heads.all):
-        rows = np.flatnonzero(heads.is_active(j, points))
+        active = heads.is_active(j, points) if drawing else points[:, j] >= 0
+        rows = np.flatnonzero(active)
         if not len(rows):
             continue
         everywhere = len(rows) == len(points)
@@ -191,7 +212,7 @@ def _walk(policy: Policy, points: Codes) -> Iterator[tuple[int, npt.NDArray[np.i
         if len(head.base) == 1:
             continue
         known = np.flatnonzero(past[:, j] >= 0)
-        likeness = weight * head.likeness[points[rows, j][:, None], past[known, j]]
+        likeness = (weight * head.likeness[:, past[known, j]])[points[rows, j]]
         if everywhere and len(known) == len(past):
             shared += likeness
         else:

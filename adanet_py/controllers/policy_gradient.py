@@ -17,8 +17,15 @@ E[(A - b) grad log pi], A the advantage and b a baseline. Here:
 - The step is shortened such that, to second order, log pi changes by TRUST nats^2 at most
   on average over the weighted points, a trust region.
 
-`clipped_step` climbs instead the objective of proximal policy optimization (Schulman et al. 2017,
-arXiv 1707.06347, equation 7) for some epochs of plain gradient steps.
+`clipped_step` climbs instead, in a few epochs, the objective of proximal policy optimization
+(Schulman et al. 2017, arXiv 1707.06347, equation 7) over the decisions j of the past points,
+
+    mean_ij weight_i min(r_ij A_i, clip(r_ij, 1 - CLIP, 1 + CLIP) A_i),   r = pi / pi_old,
+
+pi_old being the policy before the step. The importance weights are pi_old over pi at the time of
+the decision, so that what bounds a step is apart from what corrects for age (Hilton et al. 2022,
+arXiv 2110.00641). The baseline is
+the weighted mean of A, the gradient the plain one.
 """
 
 from __future__ import annotations
@@ -38,12 +45,17 @@ from adanet_py.controllers.policy import (
     untrained,
 )
 
-WINDOW = 192  # past points that train the policy, the latest
+SHORTEST, LONGEST = 80, 256  # past points that train a policy, the latest
+WORK = 5e5  # points squared times decisions that a step may take
 LEAST, MOST = 0.1, 3.0  # importance weights
 STEP = 4.0  # length of a natural step, in units of w
 DECAY = 0.4
 RIDGE = 0.2  # in units of the mean squared length of a score
 TRUST = 50.0
+CLIP = 0.2
+EPOCHS = 4
+CLIMB = 4.0  # length of a plain step, in units of the gradient
+LOSS = 0.1  # DECAY of clipped steps, which are smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +71,19 @@ def beginner(heads: Heads) -> Learner:
     return Learner(untrained(heads), np.empty(0))
 
 
+def window(heads: Heads) -> int:
+    """How many past points train a policy."""
+    return int(np.clip(np.sqrt(WORK / max(1, len(heads.all))), SHORTEST, LONGEST))
+
+
 def remember(learner: Learner, points: Codes, decided_by: Policy) -> Learner:
-    """More past points [m, D], decided by another policy; the latest WINDOW are kept."""
+    """More past points [m, D], decided by another policy; the latest are kept."""
     policy = learner.policy
-    known = np.vstack([policy.points, points])[-WINDOW:]
+    kept = slice(-window(policy.heads), None)
+    known = np.vstack([policy.points, points])[kept]
     new = np.zeros((len(points), policy.coefficients.shape[1]))
-    coefficients = np.vstack([policy.coefficients, new])[-WINDOW:]
-    behaviour = np.append(learner.behaviour, log_probability(decided_by, points))[-WINDOW:]
+    coefficients = np.vstack([policy.coefficients, new])[kept]
+    behaviour = np.append(learner.behaviour, log_probability(decided_by, points))[kept]
     return Learner(Policy(policy.heads, known, coefficients), behaviour)
 
 
@@ -87,7 +105,7 @@ def natural_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learn
     """One step on the `rewards` [n] of the past points; `share` of a whole one."""
     policy = learner.policy
     found = scores(policy)
-    weights = importance(found.log_probability, learner.behaviour)
+    weights = importance(found.log_probabilities.sum(axis=1), learner.behaviour)
     w = _natural(found, weights, advantages(rewards))
     # The change of log pi of every point to first order: what the trust region bounds.
     change = STEP * found.products @ w
@@ -96,6 +114,32 @@ def natural_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learn
     kept = (1.0 - DECAY) ** share
     coefficients = kept * policy.coefficients + length * w[:, None] * found.residuals
     return Learner(Policy(policy.heads, policy.points, coefficients), learner.behaviour)
+
+
+def clipped_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learner:
+    """Some epochs on the `rewards` [n] of the past points; `share` of the length of whole ones."""
+    policy, old = learner.policy, scores(learner.policy)
+    weights = importance(old.log_probabilities.sum(axis=1), learner.behaviour)[:, None]
+    advantage = advantages(rewards)[:, None]
+    advantage = advantage - np.average(advantage, weights=weights)
+    kept = (1.0 - LOSS) ** share
+    found, coefficients = old, kept * policy.coefficients
+    for _ in range(EPOCHS):
+        ratio = np.exp(found.log_probabilities - old.log_probabilities)
+        slope = weights * clipped_slope(ratio, advantage)
+        by_cell = np.repeat(slope, np.diff(policy.heads.borders), axis=1)
+        length = CLIMB * share / weights.sum()
+        coefficients = coefficients + length * by_cell * found.residuals
+        policy = Policy(policy.heads, policy.points, coefficients)
+        found = scores(policy, with_products=False)
+    return Learner(policy, learner.behaviour)
+
+
+def clipped_slope(ratio: Floats, advantage: Floats) -> Floats:
+    """Derivative with respect to log r of min(r A, clip(r, 1 - CLIP, 1 + CLIP) A)."""
+    inside = np.where(advantage > 0.0, ratio < 1.0 + CLIP, ratio > 1.0 - CLIP)
+    out: Floats = inside * ratio * advantage
+    return out
 
 
 def _natural(found: Scores, weights: Floats, advantage: Floats) -> Floats:

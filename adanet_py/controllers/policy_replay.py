@@ -16,7 +16,7 @@ import numpy as np
 from adanet_py.controllers.columns import columns_of
 from adanet_py.controllers.parzen import prior
 from adanet_py.controllers.policy import PARTS, Codes, Floats, Head, Heads, Policy
-from adanet_py.controllers.policy_gradient import WINDOW, Learner, beginner, remember
+from adanet_py.controllers.policy_gradient import Learner, beginner, remember, window
 from adanet_py.records import History, Result, Status
 from adanet_py.space import Decision, SearchSpace
 
@@ -24,6 +24,7 @@ Step = Callable[[Learner, Floats, float], Learner]
 
 BLOCK = 8  # results between two steps
 MOST_LAG = 8  # blocks between a decision and its results that are told apart
+SEGMENT, OVERLAP = 128, 32  # blocks after which a replay begins anew, so many before
 KEPT = 8  # latest blocks whose state is kept, for results may come out of order
 
 
@@ -99,7 +100,7 @@ class _Kept(NamedTuple):
     states: Mapping[int, _State]
 
 
-_Key = tuple[Step, int]
+_Key = tuple[Step, int, int]  # and the lag, and the block where the replay begins
 _KEPT: WeakKeyDictionary[SearchSpace, dict[_Key, _Kept]] = WeakKeyDictionary()
 _LAYOUTS: WeakKeyDictionary[SearchSpace, Layout] = WeakKeyDictionary()
 
@@ -116,26 +117,30 @@ def train(space: SearchSpace, history: History, step: Step) -> Policies:
 
     There is a `step` after every `BLOCK` results, and one in proportion for the rest. What is
     pending tells how old a decision is when its result comes in: the importance weights of a block
-    refer to the policy of as many blocks before. A pure function of its arguments; states after
-    whole blocks are kept, so that a call costs no more than what is new.
+    refer to the policy of as many blocks before. Policies forget, so of a long history the replay
+    begins anew `OVERLAP` blocks before the last whole `SEGMENT`, which bounds its cost. A pure
+    function of its arguments; states after whole blocks are kept, so that a call costs no more
+    than what is new.
     """
     layout, results = layout_of(space), history.results
     lag = min(MOST_LAG, -(-len(history.pending) // BLOCK))
     seen = _KEPT.setdefault(space, {})
-    kept = seen.get((step, lag), _Kept((), {}))
+    whole = len(results) // BLOCK
+    begin = max(0, whole // SEGMENT * SEGMENT - OVERLAP)
+    kept = seen.get((step, lag, begin), _Kept((), {}))
     same = _common(kept.results, results) // BLOCK
     states = {b: s for b, s in kept.states.items() if b <= same}
-    first = max(states, default=0)
+    first = max(states, default=begin)
     state = states.get(first)
     if state is None:
         state = _State(beginner(layout.programs), beginner(layout.settings), {})
-    whole = len(results) // BLOCK
     for block in range(first, whole):
         part = results[block * BLOCK : (block + 1) * BLOCK]
         state = states[block + 1] = _advance(space, state, part, step, lag)
         states.pop(block + 1 - KEPT, None)
     # A new record, for searches in other threads may read the old one.
-    seen[step, lag] = _Kept(results[: whole * BLOCK], states)
+    _KEPT[space] = {k: v for k, v in seen.items() if k[2] == begin}
+    _KEPT[space][step, lag, begin] = _Kept(results[: whole * BLOCK], states)
     rest = results[whole * BLOCK :]
     return _advance(space, state, rest, step, lag).policies if rest else state.policies
 
@@ -176,20 +181,20 @@ def _advance(
         if family not in best:
             new.append(code[: layout.settings.first])
         best[family] = float(np.fmax(best.get(family, math.nan), result.score))
-    best = dict([*best.items()][-WINDOW:])
+    best = dict([*best.items()][-window(layout.programs) :])
     programs = state.programs
     if new:
         programs = remember(programs, np.array(new), old.programs)
-    programs = step(programs, _rewards(best.values()), share)
+    programs = step(programs, rewards_of(best.values()), share)
 
     settings, scores = state.settings, state.scores
     if layout.settings.first < len(layout.settings.all):
-        scores = (*scores, *(r.score for r, _ in known))[-WINDOW:]
-        settings = step(remember(settings, codes, old.settings), _rewards(scores), share)
+        scores = (*scores, *(r.score for r, _ in known))[-window(layout.settings) :]
+        settings = step(remember(settings, codes, old.settings), rewards_of(scores), share)
     return _State(programs, settings, best, scores, before)
 
 
-def _rewards(scores: Iterable[float]) -> Floats:
+def rewards_of(scores: Iterable[float]) -> Floats:
     """Failures are the worst: [n]."""
     rewards = np.array([*scores])
     return np.where(np.isnan(rewards), -math.inf, rewards)
