@@ -54,7 +54,8 @@ RIDGE = 0.2  # in units of the mean squared length of a score
 TRUST = 50.0
 CLIP = 0.2
 EPOCHS = 4
-CLIMB = 4.0  # length of a plain step, in units of the gradient
+CLIMB = 4.0  # length of a plain step, in units of the gradient, ...
+REACH = 0.3  # ... but by no more than this does the bias of any cell change
 LOSS = 0.1  # DECAY of clipped steps, which are smaller
 
 
@@ -128,8 +129,10 @@ def clipped_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learn
         ratio = np.exp(found.log_probabilities - old.log_probabilities)
         slope = weights * clipped_slope(ratio, advantage)
         by_cell = np.repeat(slope, np.diff(policy.heads.borders), axis=1)
-        length = CLIMB * share / weights.sum()
-        coefficients = coefficients + length * by_cell * found.residuals
+        gradient = by_cell * found.residuals / weights.sum()
+        steepest = np.abs(gradient.sum(axis=0)).max(initial=0.0)  # of the biases of all cells
+        length = share * min(CLIMB, REACH / steepest if steepest > 0.0 else CLIMB)
+        coefficients = coefficients + length * gradient
         policy = Policy(policy.heads, policy.points, coefficients)
         found = scores(policy, with_products=False)
     return Learner(policy, learner.behaviour)
