@@ -164,9 +164,7 @@ def _size(distribution: BaseDistribution) -> float:
     if isinstance(distribution, IntDistribution):
         return (distribution.high - distribution.low) // distribution.step + 1
     if not isinstance(distribution, FloatDistribution):
-        raise ValueError(
-            f"Expected a float, int or categorical parameter: {distribution}."
-        )
+        raise ValueError(f"Expected a float, int or categorical parameter: {distribution}.")
     if distribution.step is not None:
         return round((distribution.high - distribution.low) / distribution.step) + 1
     return math.inf if distribution.high > distribution.low else 1
