@@ -33,6 +33,7 @@ COLUMNS: dict[str, str] = {
     "low": "lower end of the 95 % bootstrap interval of validation; for the top candidates",
     "high": "upper end of that interval",
     "tie": "group that a paired bootstrap cannot tell from its best candidate; 1 holds rank 1",
+    "paired_rank": "place by tie group, in a group by fewer parameters; for the top candidates",
     "wilcoxon": "p-value of the signed-rank test that its rows' losses are those of the first",
     "simplest": "whether it has the fewest parameters of its tie group",
     "why": "why it stands where it stands, as a sentence",
@@ -121,6 +122,9 @@ def build(
         chosen = dict(list(chosen.items())[:top])
         intervals = bootstrap(metric, y, chosen, weight, seed=seed)
     simplest = _simplest(order, intervals)
+    compared = [r for r in order if r.candidate.id in intervals]
+    compared.sort(key=lambda r: (intervals[r.candidate.id].tie, r.parameters))
+    paired = {r.candidate.id: place for place, r in enumerate(compared, start=1)}
     first = next(iter(intervals), "")
     p_values: dict[str, float] = {}
     if predictions and y is not None and weight is None and first:
@@ -137,6 +141,7 @@ def build(
         if interval is not None:
             row |= {"low": interval.low, "high": interval.high, "tie": interval.tie}
             row["simplest"] = result.candidate.id in simplest
+            row["paired_rank"] = paired[result.candidate.id]
             row["wilcoxon"] = p_values.get(result.candidate.id)
         row["chosen"] = result.candidate.id == model
         if about is not None and row["chosen"]:

@@ -22,6 +22,7 @@ from adanet_py import (
     saving,
 )
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.config import REWARD_OPTIONS
 from adanet_py.own import Own
 
 SMALL = {"candidates": 1, "space": "tiny", "workers": 0, "random_state": 0}
@@ -180,3 +181,20 @@ def test_class_weights_move_the_probabilities(class_weight):
     plain = AdaNetClassifier(**SMALL).fit(X, y).predict_proba(X)[:, 1].mean()
     heavy = AdaNetClassifier(**SMALL, class_weight=class_weight).fit(X, y)
     assert heavy.predict_proba(X)[:, 1].mean() > plain + 0.1
+
+
+@pytest.mark.parametrize("kind", [AdaNetClassifier, AdaNetRegressor])
+def test_the_options_of_choice_reward_and_bounds_are_parameters(kind):
+    assert set(REWARD_OPTIONS) <= set(kind().get_params())
+
+
+def test_bounds_hold_for_an_estimator():
+    X = np.random.default_rng(0).normal(size=(120, 2))
+    found = AdaNetClassifier(
+        candidates=4, space="tiny", folds=1, workers=0, random_state=0, max_params="60",
+        choose="simplest",
+    )  # fmt: skip
+    found.fit(X, (X[:, 0] > 0).astype(int))
+    assert found.best_.parameters <= 60
+    with pytest.raises(ValueError, match="--max-size: expected"):
+        AdaNetClassifier(max_size="big", candidates=1).fit(X, (X[:, 0] > 0).astype(int))

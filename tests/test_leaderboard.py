@@ -155,6 +155,10 @@ def test_intervals_are_for_the_top_and_ties_for_what_cannot_be_told_apart():
     assert table["parameters"].tolist() == [1000, 10, 5, 6]
     assert table["tie"].tolist()[:3] == [1, 1, 2]
     assert table["tie"].isna()[3]
+    assert table["paired_rank"].tolist()[:3] == [2, 1, 3]
+    assert table["paired_rank"].isna()[3]
+    assert table["wilcoxon"][0] == 1.0
+    assert table["wilcoxon"][2] < 0.01
     assert table["simplest"].tolist()[:3] == [False, True, True]
     assert table["why"][1].startswith("cannot be told from the best")
     assert table["why"][2].startswith("worse than the best by log_loss")
