@@ -13,9 +13,13 @@ from tables import check_here, table, timeless
 import adanet_py
 from adanet_py import loop, saving
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.controllers import CONTROLLERS
 from adanet_py.controllers import random as random_controller
 from adanet_py.errors import RunError
+from adanet_py.metrics import METRICS
 from adanet_py.records import History, Result, Status
+from adanet_py.reward import Bounds, RewardRule, with_reward
+from adanet_py.space import load_space, sample
 from adanet_py.training.cost import TENSOR_BYTES, capacity, measure
 
 QUICK = {"space": "tiny", "workers": 0, "folds": 1, "controller": "random"}
@@ -102,8 +106,6 @@ def test_a_search_with_bounds_goes_on_where_it_was_broken_off(tmp_path, monkeypa
         if len(calls) == 3:
             raise ZeroDivisionError
         return random_controller.propose(*arguments)
-
-    from adanet_py.controllers import CONTROLLERS
 
     monkeypatch.setitem(CONTROLLERS, "random", broken)
     with pytest.raises(ZeroDivisionError):
@@ -196,3 +198,29 @@ def test_every_trained_network_has_a_capacity(architecture):
     )
     assert math.isfinite(one.capacity)
     assert one.layers >= 1
+
+
+@pytest.mark.parametrize("name", ["evolution", "tpe", "surrogate"])
+def test_controllers_learn_where_the_bound_is(name):
+    """All so far break the bound, the narrower the less: narrower ones are proposed."""
+    space = load_space(
+        {
+            "name": "widths",
+            "architectures": {"mlp": {"width": {"int": [8, 8192], "log": True}, "batch_size": 64}},
+            "optimizers": {"adamw": {"lr": {"float": [1e-4, 1e-1], "log": True}}},
+        }
+    )
+    rule = RewardRule(bounds=Bounds(parameters=10))
+
+    def propose(results, seed):
+        rng = np.random.default_rng(seed)
+        return CONTROLLERS[name](space, History(tuple(results)), 8, rng)
+
+    results = []
+    for seed in range(40):
+        one = sample(space, np.random.default_rng(1000 + seed))
+        broken = Result(one, Status.INFEASIBLE, parameters=100 * one.static["width"])
+        results.append(with_reward(broken, METRICS["log_loss"], 0.7, rule))
+    blind = [c.static["width"] for s in range(12) for c in propose([], s)]
+    told = [c.static["width"] for s in range(12) for c in propose(results, s)]
+    assert np.median(np.log(told)) < np.median(np.log(blind)) - 0.5
