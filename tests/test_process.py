@@ -121,6 +121,25 @@ def test_hyperparameters_find_the_factor_that_matters_and_the_noise():
     assert kernel.noise == pytest.approx(0.01 / (np.sin(6.0 * lr)).var(), rel=0.6)
 
 
+def test_without_results_hyperparameters_are_those_of_the_prior():
+    features = features_of(columns_of(CELL))
+    kernel = fit(features, np.empty((0, len(features.factor))), np.empty(0))
+    assert kernel.weights == pytest.approx(np.e / features.first_count, rel=1e-3)
+    assert kernel.scales == (1.0, 0.0)
+
+
+def test_a_history_of_elsewhere_then_of_this_space_is_fitted():
+    from adanet_py.controllers import gp
+    from adanet_py.records import Candidate, History, Result, Status
+    from adanet_py.space import sample
+
+    others = [Result(Candidate("linear", optimizer=""), Status.BASELINE, reward=1.0)] * 30
+    drawn = [sample(CELL, np.random.default_rng(i)) for i in range(5)]
+    here = [Result(c, Status.COMPLETE, reward=float(i)) for i, c in enumerate(drawn)]
+    proposed = gp.propose(CELL, History((*others, *here)), 3, np.random.default_rng(0))
+    assert len({c.settings for c in proposed}) == 3
+
+
 def test_knobs_of_one_name_are_one_factor_and_what_is_not_active_is_at_the_origin():
     columns = columns_of(CELL)
     features = features_of(columns)
