@@ -254,7 +254,8 @@ def choose(runs: Sequence[Trained], size: int) -> tuple[Entry, ...]:
         )
         chosen.append(best)
         reached = np.minimum(reached, regrets[:, best])
-    return tuple(entries[i] for i in chosen)
+    owners = regrets.argmin(axis=0)  # on whose data it did best, as far as is known
+    return tuple(Entry(entries[i].candidate, runs[owners[i]].name) for i in chosen)
 
 
 def _distances(columns: Columns, point: Floats, others: Floats) -> Floats:
