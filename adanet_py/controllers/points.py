@@ -22,8 +22,8 @@ class Points:
     """Draws points of the space of `columns`; made by `points_of`."""
 
     def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        decisions = columns.decisions
+        # Not the columns themselves, which would never be forgotten then.
+        self._decisions = decisions = columns.decisions
         self._count = np.array([len(d.domain) if d.kind == "choice" else 0 for d in decisions])
         self._free = np.array([d.size > 1 for d in decisions])
         self._borders: dict[int, Floats] = {}
@@ -48,7 +48,7 @@ class Points:
         """`points` [m, D] in place: the columns of `given` [D] that are not NaN as there, whole
         numbers rounded, NaN where not active."""
         for j in self._whole:
-            points[:, j] = _rounded(self._columns.decisions[j], points[:, j])
+            points[:, j] = _rounded(self._decisions[j], points[:, j])
         known = ~np.isnan(given)
         points[:, known] = given[known]
         for parent, columns, lets in self._conditions:
