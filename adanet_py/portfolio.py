@@ -227,6 +227,8 @@ def choose(runs: Sequence[Trained], size: int) -> tuple[Entry, ...]:
     Once nothing lowers the regret, what follows is the least mean regret among programs chosen the
     least often, as long as that is not worse than a median.
     """
+    if not runs:
+        return ()
     pool: dict[str, Entry] = {}
     for run in runs:
         for i in np.argsort(run.regrets, kind="stable")[:POOL]:
