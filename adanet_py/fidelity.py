@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 from adanet_py.records import Group, Result, Status
 
-ETA = 3  # of the candidates at a rung, one in so many goes on
+ETA = 3  # of the candidates at a rung of Hyperband, one in so many goes on
+HALF = 2  # of those at a rung of ASHA, one in so many of the group: groups are small
+BEST = 1 / 4  # share of all seen at a rung that a candidate must be among, where they are compared
 FEWEST_EPOCHS = 2.0  # before the first rung: a curve says nothing of its end before
 EARLIEST = 1 / 27  # share of the steps, likewise
 ENOUGH = 8  # earlier scores at a rung below which nothing is compared with them
@@ -74,8 +76,12 @@ def hyperband(epochs: float, index: int) -> tuple[Rung, ...]:
 
 
 def asha(epochs: float, index: int) -> tuple[Rung, ...]:
-    """At each rung one in `ETA` of its group and of all that earlier groups had there goes on."""
-    return tuple(Rung(s, ETA ** -(i + 1.0), 1 / ETA) for i, s in enumerate(ladder(epochs)))
+    """At each rung the better half of a group go on, if among the best quarter seen there.
+
+    Of small groups half is a gentle cut, which hopeless ones need no more than the bar.
+    """
+    shares = ladder(epochs, HALF)
+    return tuple(Rung(s, HALF ** -(i + 1.0), BEST) for i, s in enumerate(shares))
 
 
 FIDELITIES: dict[str, Fidelity] = {
@@ -86,15 +92,15 @@ FIDELITIES: dict[str, Fidelity] = {
 }
 
 
-def ladder(epochs: float) -> tuple[float, ...]:
-    """Shares of the planned steps, 1 / `ETA` and its powers, ascending.
+def ladder(epochs: float, eta: int = ETA) -> tuple[float, ...]:
+    """Shares of the planned steps, 1 / `eta` and its powers, ascending.
 
     The more epochs the time allows, the more rungs: down to `FEWEST_EPOCHS` and `EARLIEST`.
     """
-    shares, share = [], 1.0 / ETA
+    shares, share = [], 1.0 / eta
     while share * epochs >= FEWEST_EPOCHS and share >= EARLIEST * (1.0 - 1e-9):
         shares.append(share)
-        share /= ETA
+        share /= eta
     return tuple(reversed(shares))
 
 
