@@ -226,15 +226,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--tables", choices=["tuned", "reported", "ecnas"], default="reported")
+    sets = {"tuned": TUNED, "reported": REPORTED}
+    every = [*sets, *TUNED, *REPORTED, "ecnas"]
+    parser.add_argument("--tables", nargs="+", choices=every, default=["reported"])
     parser.add_argument("--only", nargs="+", choices=[m.name for m in METHODS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=float, default=0.4)
     parser.add_argument("--known", type=Path, help="file of what is measured, to go on with")
     parser.add_argument("--out", type=Path, help="stem of the files to write")
     args = parser.parse_args()
-    tasks = {"tuned": TUNED, "reported": REPORTED, "ecnas": ()}[args.tables]
-    names = [f"lcbench_{t}" for t in tasks] or ["ecnas"]
+    tasks = [t for name in args.tables for t in sets.get(name, (name,))]
+    names = [t if t == "ecnas" else f"lcbench_{t}" for t in tasks]
     chosen = [m for m in METHODS if args.only is None or m.name in args.only]
     known = Known(args.known)
     found: dict[str, list[Floats]] = {m.name: [] for m in (*REFERENCES, *chosen)}
