@@ -123,7 +123,10 @@ def play(name: str, space: SearchSpace, seed: int, counts: list[int]) -> list[tu
         proposed = CONTROLLERS[name](space, History(results, pending), GROUP, rng)
         found += [regret(c) for c in proposed]
         results += tuple(
-            Result(c, Status.COMPLETE, reward=-regret(c) + NOISE * _noise(c)) for c in pending
+            Result(
+                c, Status.COMPLETE, reward=-regret(c) + NOISE * _noise(c), controller=c.by or name
+            )
+            for c in pending
         )
         pending = tuple(proposed)
         if len(found) in counts:
