@@ -3,6 +3,7 @@
 
     python scripts/bench_fidelity.py --data DATA
     python scripts/bench_fidelity.py --data DATA --tables tuned --seeds 2 --only "tpe asha 8"
+    python scripts/bench_fidelity.py --data DATA --curves
 
 The tables are those of nas_tables.py with several numbers of epochs: LCBench by its surrogate (1 to
 52; smooth and without noise, so that only differences count) and EC-NAS (4 to 108). The references
@@ -15,7 +16,7 @@ The defaults of the rungs were chosen on the tasks `TUNED`; the others are repor
 normalised test regret (see nas_tables.py), mean over seeds, after shares of the references' epochs,
 median over tasks; then the share after which a task has the regret of a reference at its end, the
 median over tasks (inf: not within the budget), and how many tasks have it within a fifth. Writes
-results/fidelity.md and .csv.
+results/fidelity.md and .csv. `--curves` shows instead what learning-curve extrapolation would add.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ FULL = 100  # candidates of a reference; of EC-NAS, which has 91, fewer
 FULL_OF_FEW = 25
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4)  # shares of the references' epochs
 FIFTH = 0.2
+WEIGHTS = (0.0, 0.25, 0.5, 1.0)  # of the slope of a curve, where it is extrapolated
 TUNED = ("7593", "126029", "167104", "167168", "167190", "168330", "189354", "189865", "189906")
 REPORTED = (
     "3945", "34539", "126026", "146212", "167149", "167161", "167181", "167185", "167200",
@@ -220,6 +222,33 @@ def summary(found: dict[str, list[Floats]], budget: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def extrapolation(curves: Curves, settings: int = 200) -> list[list[float]]:
+    """Rank correlation with the end, by rung and by `WEIGHTS`, of random candidates.
+
+    What is ranked is s(e) + w (s(e) - s(e / 2)), the last signal at epoch e and w times what the
+    last doubling of the epochs brought.
+    """
+    table = curves.table
+    rng = np.random.default_rng(0)
+    drawn = CONTROLLERS["random"](table.space, History(), settings, rng)
+    last = table.epochs[-1]
+    end = [curves.at(c, last)[0] for c in drawn]
+    out = []
+    for share in rules.ladder(last, rules.HALF)[1:]:
+        late, early = (
+            np.array([curves.at(c, nearest(table, share * last / k))[0] for c in drawn])
+            for k in (1, 2)
+        )
+        out.append([rank_correlation(late + w * (late - early), end) for w in WEIGHTS])
+    return out
+
+
+def rank_correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
+    """Spearman's, where no two are equal."""
+    ranks = [np.argsort(np.argsort(x)).astype(float) for x in (a, b)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
 def main() -> None:
     """Run the comparison; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -232,12 +261,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[m.name for m in METHODS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=float, default=0.4)
+    parser.add_argument("--curves", action="store_true", help="only what extrapolation tells")
     parser.add_argument("--known", type=Path, help="file of what is measured, to go on with")
     parser.add_argument("--out", type=Path, help="stem of the files to write")
     args = parser.parse_args()
     tasks = [t for name in args.tables for t in sets.get(name, (name,))]
     names = [t if t == "ecnas" else f"lcbench_{t}" for t in tasks]
     chosen = [m for m in METHODS if args.only is None or m.name in args.only]
+    if args.curves:
+        told = [extrapolation(Curves(load_tables(args.data, [name])[0])) for name in names]
+        for at, by_weight in enumerate(np.median(told, axis=0)):
+            print(f"rung {at + 1}", dict(zip(WEIGHTS, by_weight.round(3).tolist(), strict=True)))
+        return
     known = Known(args.known)
     found: dict[str, list[Floats]] = {m.name: [] for m in (*REFERENCES, *chosen)}
     for name in names:

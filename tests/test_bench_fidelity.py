@@ -11,12 +11,24 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from bench_fidelity import Curves, Method, full, measure, nearest, play, reached, regret_at
+from bench_fidelity import (
+    Curves,
+    Method,
+    extrapolation,
+    full,
+    measure,
+    nearest,
+    play,
+    reached,
+    regret_at,
+)
 from nas_tables import Table, space_of_ranges
+from recut_runs import recut
 
 from adanet_py.controllers import CONTROLLERS
 from adanet_py.fidelity import FIDELITIES
-from adanet_py.records import Candidate
+from adanet_py.folder import State
+from adanet_py.records import Candidate, Evaluation, Group, Result, Status
 
 EPOCHS = tuple(range(1, 33))
 
@@ -73,3 +85,36 @@ def test_regret_is_that_of_the_incumbent_at_a_budget() -> None:
 def test_rungs_are_the_nearest_epochs_of_a_table() -> None:
     assert [nearest(known(), e) for e in (0.4, 2.0, 3.4, 40.0)] == [1, 2, 3, 32]
     assert full(known()) == 100
+
+
+def test_curves_that_do_not_cross_rank_as_their_end_and_those_that_do_the_other_way() -> None:
+    np.testing.assert_allclose(extrapolation(Curves(known()), 20), 1.0)
+    np.testing.assert_allclose(extrapolation(Curves(known(crossing=True)), 20), -1.0)
+
+
+def run_of(values: list[list[float]]) -> State:
+    """One group, trained to the end: an error per member and epoch."""
+    candidates = tuple(Candidate("mlp", numeric={"lr": 0.1 / (i + 1)}) for i in range(len(values)))
+    results = [
+        Result(
+            c,
+            Status.COMPLETE,
+            steps=len(row),
+            curve=tuple(Evaluation(i, i, 0.1, 0.0, v, 1.0) for i, v in enumerate(row, start=1)),
+        )
+        for c, row in zip(candidates, values, strict=True)
+    ]
+    group = Group(0, candidates, steps=len(values[0]))
+    return State(groups={0: group}, results={0: results})
+
+
+def test_a_run_cut_again_saves_epochs_and_loses_what_began_slowly() -> None:
+    parallel = [[1.0 + i - 0.01 * e for e in range(24)] for i in range(4)]
+    left, rise = recut(run_of(parallel), float, "halving", 0.0)
+    # Of four members all go 3 of 24 epochs, two 8, one 24.
+    assert left == pytest.approx((2 * 3 + 8 + 24) / (4 * 24))
+    assert rise == 0.0
+    slow = [*parallel[:3], [9.0] * 20 + [0.1] * 4]
+    left, rise = recut(run_of(slow), float, "halving", 0.0)
+    assert rise == pytest.approx((1.0 - 0.23) / 0.1 - 1.0)
+    assert recut(run_of(slow), float, "none", 0.0) == (1.0, 0.0)
