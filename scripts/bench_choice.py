@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How small a network is about as good as the best: the choices of a search, on test rows.
 
-    python scripts/bench_choice.py --data ../shared/data --time 60s
+    python scripts/bench_choice.py --data ../shared/data --budget 60s
 
 On every table one search on 75 % of the rows; of what it trained three networks are compared: that
 of the least validation error, that of the highest reward (`--choose best`), and the simplest within
@@ -32,7 +32,7 @@ TABLES = {
 
 
 def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, Any]]:
-    """One search; a row for each choice."""
+    """One search, of a time ("60s") or a number of candidates ("64"); a row for each choice."""
     from adanet_py import loop
     from adanet_py.config import SearchConfig
     from adanet_py.export import make_model
@@ -49,8 +49,9 @@ def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, A
     with tempfile.TemporaryDirectory(prefix="bench-choice-") as scratch:
         run = Path(scratch) / "run"
         config = SearchConfig(
-            target=target, metric=metric.name, time=budget, seed=seed, out=run, choose="simplest"
-        )
+            target=target, metric=metric.name, seed=seed, out=run, choose="simplest",
+            **{"candidates" if budget.isdigit() else "time": budget},
+        )  # fmt: skip
         found = search(train, config=config)
         prepared = load_prepared(run)
         networks = [r for r in found.state.finished() if r.status.usable]
@@ -68,7 +69,7 @@ def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, A
                 "test": model.evaluate(test, target, metric=metric.name)[metric.name],
                 "errors_above": (error[result.candidate.id] - error[least.candidate.id]) / doubt,
                 "parameters": result.parameters, "share": result.parameters / least.parameters,
-                "latency_ms": result.latency_ms, "candidates": len(networks), "time": budget,
+                "latency_ms": result.latency_ms, "candidates": len(networks), "budget": budget,
                 "seed": seed,
             })  # fmt: skip
     return rows
@@ -97,7 +98,8 @@ def write(frame: pd.DataFrame, stem: Path) -> None:
         "",
         f"The simplest has at most a third of the parameters in "
         f"{(small['share'] <= 1 / 3).sum()} of {len(small)} searches of "
-        f"{', '.join(sorted(set(frame['time'])))}, at a median of {small['share'].median():.3f}.",
+        f"{', '.join(sorted(set(frame['budget'].astype(str))))}, at a median of "
+        f"{small['share'].median():.3f}.",
         "",
     ]
     stem.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
@@ -107,7 +109,7 @@ def main() -> None:
     """Run the searches, write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with datasets.json")
-    parser.add_argument("--time", default="60s")
+    parser.add_argument("--budget", default="60s", help="a time, or a number of candidates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=TABLES, default=list(TABLES))
     parser.add_argument("--out", type=Path, default=Path("results/choice"))
@@ -116,7 +118,7 @@ def main() -> None:
     path = options.out.with_suffix(".csv")
     frame = pd.read_csv(path) if options.append and path.exists() else pd.DataFrame()
     for name in options.only:
-        rows = compare(options.data, name, options.time, options.seed)
+        rows = compare(options.data, name, options.budget, options.seed)
         frame = pd.concat([frame, pd.DataFrame(rows)], ignore_index=True)
         print(pd.DataFrame(rows).to_string(index=False), flush=True)
         write(frame, options.out)
