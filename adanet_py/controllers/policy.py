@@ -157,7 +157,7 @@ def scores(policy: Policy, with_products: bool = True) -> Scores:
         if len(codes) == n:
             products += shared * pairs
         else:
-            products[np.ix_(rows, rows)] += shared[:, rows] * pairs
+            products[rows[:, None], rows] += shared[:, rows] * pairs
     return Scores(logs, residuals, products)
 
 
@@ -201,22 +201,28 @@ def _walk(
     heads, past = policy.heads, policy.points
     shared = np.ones((len(points), len(past)))
     weight = SHARING / heads.depth
+    present, known = points >= 0, past >= 0
+    counts, known_counts = present.sum(axis=0).tolist(), known.sum(axis=0).tolist()
+    everyone = np.arange(len(points))
     for j, head in enumerate(heads.all):
-        active = heads.is_active(j, points) if drawing else points[:, j] >= 0
-        rows = np.flatnonzero(active)
-        if not len(rows):
+        active, count = present[:, j], counts[j]
+        if drawing and j >= heads.first:
+            active = heads.is_active(j, points)
+            count = np.count_nonzero(active)
+        if not count:
             continue
-        everywhere = len(rows) == len(points)
+        everywhere = count == len(points)
+        rows = everyone if everywhere else active.nonzero()[0]
         if j >= heads.first:
             yield j, rows, shared if everywhere else shared[rows]
-        if len(head.base) == 1:
+        if len(head.base) == 1 or not known_counts[j]:
             continue
-        known = np.flatnonzero(past[:, j] >= 0)
-        likeness = (weight * head.likeness[:, past[known, j]])[points[rows, j]]
-        if everywhere and len(known) == len(past):
-            shared += likeness
+        if everywhere and known_counts[j] == len(past):
+            shared += (weight * head.likeness[:, past[:, j]])[points[:, j]]
         else:
-            shared[np.ix_(rows, known)] += likeness
+            theirs = known[:, j].nonzero()[0]
+            likeness = (weight * head.likeness[:, past[theirs, j]])[points[rows, j]]
+            shared[rows[:, None], theirs] += likeness
 
 
 def log_softmax(logits: Floats) -> Floats:

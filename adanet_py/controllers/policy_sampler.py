@@ -47,7 +47,7 @@ class _Memory(NamedTuple):
     scores: tuple[float, ...]
 
 
-class ReinforceSampler(BaseSampler):  # type: ignore[misc]
+class ReinforceSampler(BaseSampler):
     """Policy gradient as a sampler; see the module and `policy_gradient`.
 
     It learns from complete and failed trials (the worst), from pruned ones by their last value. It
