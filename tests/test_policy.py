@@ -31,6 +31,7 @@ from adanet_py.controllers.policy_gradient import (
     natural_step,
     remember,
 )
+from adanet_py.controllers.reinforce import shares
 from adanet_py.records import History, Result, Status
 from adanet_py.space import load_space, sample
 
@@ -273,3 +274,18 @@ def test_proposals_are_the_same_whether_anything_is_remembered_or_not(name):
     warm = CONTROLLERS[name](TINY, seen, 6, np.random.default_rng(0))
     forget()
     assert warm == CONTROLLERS[name](TINY, seen, 6, np.random.default_rng(0))
+
+
+def test_what_the_policy_prefers_can_be_read():
+    rng = np.random.default_rng(0)
+    candidates = [sample(TINY, rng) for _ in range(64)]
+    before = shares(TINY, History())
+    good = [float(c.static["activation"] == "tanh") for c in candidates]
+    results = [Result(c, Status.COMPLETE, reward=r) for c, r in zip(candidates, good, strict=True)]
+    found = shares(TINY, History(tuple(results)))
+    name = "architectures.mlp.activation"
+    assert found.keys() == {d.name for d in TINY.decisions}
+    assert sum(found[name].values()) == pytest.approx(1.0)
+    assert found[name]["tanh"] > 0.9 > before[name]["tanh"]
+    adam = found["optimizer"]["adam"]
+    assert sum(found["optimizers.adam.lr"].values()) == pytest.approx(adam)

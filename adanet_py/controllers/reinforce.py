@@ -9,6 +9,7 @@ The reward is that of the run; with an absolute target of complexity it is the o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from adanet_py.controllers.policy_replay import Layout, Step, layout_of, train
 from adanet_py.records import Candidate, History, Scalar
 from adanet_py.space import Assignment, SearchSpace
 
+SHOWN = 1024  # draws that show what the policy prefers
 HOTTEST = 1e4  # temperature from which on everything is drawn evenly
 HOTTER = 1.25  # factor of the temperature after draws of which most were known
 
@@ -63,6 +65,35 @@ def propose_by(
         return {name: program.get(name, value) for name, value in drawn.items()}, None, None
 
     return propose_family_by_family(space, history, n, rng, draw_one)
+
+
+def shares(
+    space: SearchSpace, history: History, step: Step = natural_step
+) -> dict[str, dict[str, float]]:
+    """What the policy prefers, to be read: of `SHOWN` draws the share that has each choice.
+
+    By decision; parts of a range are named by their ends. Shares sum to that of draws in which
+    the decision is active.
+    """
+    layout, rng = layout_of(space), np.random.default_rng(0)
+    policies = train(space, history, step)
+    programs = draw(policies.programs, np.empty(0, dtype=np.intp), SHOWN, rng)
+    codes = draw(policies.settings, programs, SHOWN, rng)
+    out: dict[str, dict[str, float]] = {}
+    for decision, head, cells in zip(layout.decisions, layout.settings.all, codes.T, strict=True):
+        count = len(head.base)
+        found = np.bincount(cells[cells >= 0], minlength=count) / SHOWN
+        if decision.kind == "choice":
+            names = [str(v) for v in decision.domain]
+        elif decision.size == count:
+            names = [str(decision.at((k + 0.5) / count)) for k in range(count)]
+        else:
+            ends = [decision.at(k / count) for k in range(count + 1)]
+            names = [f"{a} to {b}" for a, b in pairwise(ends)]
+        out[decision.name] = {}
+        for name, share in zip(names, found.tolist(), strict=True):
+            out[decision.name][name] = out[decision.name].get(name, 0.0) + share
+    return out
 
 
 def _draws(
