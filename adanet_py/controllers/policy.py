@@ -19,7 +19,7 @@ of the linear policy, is sum_j k_j(x, z) e_j(x) G_j e_j(z).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -121,6 +121,9 @@ class Scores(NamedTuple):
     products: Floats
 
 
+Kernel = tuple[int, npt.NDArray[np.intp], Floats]  # a head j, the rows [r] that have it, k_j [r, n]
+
+
 def untrained(heads: Heads) -> Policy:
     """The policy that follows the priors."""
     points = np.empty((0, len(heads.all)), dtype=np.intp)
@@ -136,13 +139,23 @@ def log_probability(policy: Policy, points: Codes) -> Floats:
     return out
 
 
-def scores(policy: Policy, with_products: bool = True) -> Scores:
-    """The scores of the past points; see the module. Products are zeros if not asked for."""
+def kernels(policy: Policy) -> list[Kernel]:
+    """k_j between the past points of a policy, whatever its coefficients, for several `scores`."""
+    return [(j, rows, shared.copy()) for j, rows, shared in _walk(policy, policy.points)]
+
+
+def scores(
+    policy: Policy, known: Iterable[Kernel] | None = None, with_products: bool = True
+) -> Scores:
+    """The scores of the past points; see the module. Products are zeros if not asked for.
+
+    `known` are the `kernels` of the same points.
+    """
     points, heads = policy.points, policy.heads
     n = len(points)
     logs, residuals = np.zeros(points.shape), np.zeros((n, heads.borders[-1]))
     products = np.zeros((n, n))
-    for j, rows, shared in _walk(policy, points):
+    for j, rows, shared in _walk(policy, points) if known is None else known:
         codes = points[rows, j]
         log_p = log_softmax(policy.logits(j, shared))
         at = np.arange(len(codes))
@@ -190,9 +203,7 @@ def conditional(policy: Policy, j: int, point: Codes) -> Floats:
     return out
 
 
-def _walk(
-    policy: Policy, points: Codes, drawing: bool = False
-) -> Iterator[tuple[int, npt.NDArray[np.intp], Floats]]:
+def _walk(policy: Policy, points: Codes, drawing: bool = False) -> Iterator[Kernel]:
     """Every head j from the first in order, the rows [r] of `points` with it, and k_j [r, n].
 
     While `drawing`, the conditions say who has it, and `points` are filled on the way: a head is

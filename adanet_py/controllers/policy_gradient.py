@@ -40,20 +40,21 @@ from adanet_py.controllers.policy import (
     Heads,
     Policy,
     Scores,
+    kernels,
     log_probability,
     scores,
     untrained,
 )
 
-SHORTEST, LONGEST = 80, 256  # past points that train a policy, the latest
-WORK = 5e5  # points squared times decisions that a step may take
+SHORTEST, LONGEST = 64, 256  # past points that train a policy, the latest
+WORK = 3.5e5  # points squared times decisions that a step may take
 LEAST, MOST = 0.1, 3.0  # importance weights
 STEP = 4.0  # length of a natural step, in units of w
 DECAY = 0.4
 RIDGE = 0.2  # in units of the mean squared length of a score
 TRUST = 50.0
 CLIP = 0.2
-EPOCHS = 4
+EPOCHS = 3
 CLIMB = 4.0  # length of a plain step, in units of the gradient, ...
 REACH = 0.3  # ... but by no more than this does the bias of any cell change
 LOSS = 0.1  # DECAY of clipped steps, which are smaller
@@ -74,7 +75,8 @@ def beginner(heads: Heads) -> Learner:
 
 def window(heads: Heads) -> int:
     """How many past points train a policy."""
-    return int(np.clip(np.sqrt(WORK / max(1, len(heads.all))), SHORTEST, LONGEST))
+    decisions = max(1, sum(len(h.base) > 1 for h in heads.all))
+    return int(np.clip(np.sqrt(WORK / decisions), SHORTEST, LONGEST))
 
 
 def remember(learner: Learner, points: Codes, decided_by: Policy) -> Learner:
@@ -119,13 +121,16 @@ def natural_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learn
 
 def clipped_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learner:
     """Some epochs on the `rewards` [n] of the past points; `share` of the length of whole ones."""
-    policy, old = learner.policy, scores(learner.policy)
+    policy, known = learner.policy, kernels(learner.policy)
+    old = scores(policy, known, with_products=False)
     weights = importance(old.log_probabilities.sum(axis=1), learner.behaviour)[:, None]
     advantage = advantages(rewards)[:, None]
     advantage = advantage - np.average(advantage, weights=weights)
     kept = (1.0 - LOSS) ** share
     found, coefficients = old, kept * policy.coefficients
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
+        if epoch:
+            found = scores(policy, known, with_products=False)
         ratio = np.exp(found.log_probabilities - old.log_probabilities)
         slope = weights * clipped_slope(ratio, advantage)
         by_cell = np.repeat(slope, np.diff(policy.heads.borders), axis=1)
@@ -134,7 +139,6 @@ def clipped_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learn
         length = share * min(CLIMB, REACH / steepest if steepest > 0.0 else CLIMB)
         coefficients = coefficients + length * gradient
         policy = Policy(policy.heads, policy.points, coefficients)
-        found = scores(policy, with_products=False)
     return Learner(policy, learner.behaviour)
 
 
