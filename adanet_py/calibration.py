@@ -119,7 +119,7 @@ def cross_fitted(
     # The whole's temperature is only a starting point for Newton: the answer does not depend on it
     # beyond the tolerance of the search.
     start = _fit(margin, weight, 1.0)
-    fold = _fold_of(n, folds)
+    fold = fold_of(n, folds)
     labels = margin.shape[1] // n
     for k in range(folds):
         others = np.repeat(fold != k, labels)
@@ -128,7 +128,7 @@ def cross_fitted(
     return out
 
 
-def _fold_of(n: int, folds: int) -> np.ndarray:
+def fold_of(n: int, folds: int) -> np.ndarray:
     """Fold of each row position [N]: Knuth's multiplicative hash, spread over `folds`."""
     hashed = (np.arange(n, dtype=np.uint64) * np.uint64(2654435761)) % np.uint64(2**32)
     return ((hashed * np.uint64(folds)) >> np.uint64(32)).astype(np.int64)

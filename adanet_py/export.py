@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +24,12 @@ from adanet_py.prepare import Prepared, probe_rows
 from adanet_py.records import Result, Status
 from adanet_py.worker import die_with
 
+if TYPE_CHECKING:
+    from adanet_py.ensembling import Grown
+
 # What a check needs, for the fork server to import once.
 PRELOAD = ("adanet_py.export", "pandas", "pyarrow.feather", "safetensors.numpy")
+ENSEMBLE = "ensemble"  # stands for the id of a candidate
 TOLERANCE = 2e-4  # relative; float32 sums in another order differ by far less
 
 
@@ -32,7 +37,8 @@ TOLERANCE = 2e-4  # relative; float32 sums in another order differ by far less
 class Check:
     """A model on its way: written beside the saved one, being checked by a process of its own.
 
-    `errors` is the file of what the process prints; `seconds` are what the check took.
+    `errors` is the file of what the process prints; `seconds` are what the check took. `grown` is
+    the ensemble it is of, if it is one.
     """
 
     result: Result
@@ -42,6 +48,7 @@ class Check:
     message: str = ""
     seconds: float = 0.0
     errors: IO[bytes] | None = None
+    grown: Grown | None = None
     started: float = field(default_factory=time.monotonic)
 
     def done(self, wait: float = 0.0) -> bool:
@@ -92,57 +99,91 @@ class Check:
             return out, file.read()
 
 
-def make_model(folder: Path, prepared: Prepared, result: Result, own: Own) -> Model:
-    """The model of one candidate from its stored weights."""
-    path = candidate_file(folder, result.candidate.id)
-    if result.status is Status.BASELINE:
-        from safetensors.numpy import load_file
-
-        arrays = {n[7:]: v for n, v in load_file(path).items() if n.startswith("member/")}
-        member = Member("linear", arrays, result.candidate, len(prepared.split.train))
-    else:
-        member = network_member(path)
+def make_model(
+    folder: Path, prepared: Prepared, result: Result, own: Own, grown: Grown | None = None
+) -> Model:
+    """The model of one candidate, or of an ensemble, from the stored weights."""
+    results = (result,) if grown is None else grown.members
+    about: dict[str, Any] = {
+        "candidate": result.candidate.id,
+        "validation": result.metrics.get("validation"),
+        "audit": result.metrics.get("audit"),
+        "parameters": result.parameters,
+    }
+    if grown is not None:
+        scores = grown.scores["ensemble"]
+        about = {
+            "candidate": ENSEMBLE,
+            "members": [r.candidate.id for r in results],
+            "validation": scores.validation,
+            "audit": scores.audit if math.isfinite(scores.audit) else None,
+            "parameters": sum(r.parameters for r in results),
+        }
     return Model(
         prepared.target_name,
         prepared.metric,
         prepared.target,
         prepared.preprocessor,
         prepared.source.spec,
-        (member,),
-        {
-            "candidate": result.candidate.id,
-            "validation": result.metrics.get("validation"),
-            "audit": result.metrics.get("audit"),
-            "parameters": result.parameters,
-        },
+        tuple(_member(folder, prepared, r) for r in results),
+        about,
         own,
         prepared.exposure,
+        None if grown is None else grown.weights,
     )
 
 
-def start_check(
-    folder: Path, prepared: Prepared, result: Result, own: Own, nursery: Nursery
-) -> Check:
-    """Write the model of `result` and have a process that knows nothing of the run check it."""
+def _member(folder: Path, prepared: Prepared, result: Result) -> Member:
+    path = candidate_file(folder, result.candidate.id)
+    if result.status is not Status.BASELINE:
+        return network_member(path)
     from safetensors.numpy import load_file
 
-    model = make_model(folder, prepared, result, own)
+    arrays = {n[7:]: v for n, v in load_file(path).items() if n.startswith("member/")}
+    return Member("linear", arrays, result.candidate, len(prepared.split.train))
+
+
+def start_check(
+    folder: Path,
+    prepared: Prepared,
+    result: Result,
+    own: Own,
+    nursery: Nursery,
+    grown: Grown | None = None,
+) -> Check:
+    """Write a model and have a process that knows nothing of the run check it.
+
+    It is that of `result`, or the ensemble `grown`, `result` then being the best of its members.
+    """
+    model = make_model(folder, prepared, result, own, grown)
     path = folder / f"{MODEL_FILE}.new"
     model.save(path)
-    stored = load_file(candidate_file(folder, result.candidate.id))
-    expected, fold = probe(prepared, stored["predictions/validation"])
+    expected, fold = expect(folder, prepared, model)
     np.savez(folder / "cache" / "probe.npz", expected=expected, fold=fold)
-    if own.needed_by(result.candidate, prepared.source.spec):
+    if any(own.needed_by(m.candidate, prepared.source.spec) for m in model.members):
         import pandas as pd
 
         frame = pd.read_feather(folder / "cache" / "probe.feather")
         loaded = load(path, own=own)
-        return Check(result, path, None, verify(loaded, frame, fold.tolist(), expected))
+        found = verify(loaded, frame, fold.tolist(), expected)
+        return Check(result, path, None, found, grown=grown)
     errors = tempfile.TemporaryFile()
     process = nursery.open(
         "adanet_py.export", [str(path), str(folder / "cache")], stderr=errors, preload=PRELOAD
     )
-    return Check(result, path, process, errors=errors)
+    return Check(result, path, process, errors=errors, grown=grown)
+
+
+def expect(folder: Path, prepared: Prepared, model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """What every member's folds were scored by on the probe rows [k, N, ...], and those folds."""
+    from safetensors import safe_open
+
+    found = []
+    for member in model.members:
+        with safe_open(candidate_file(folder, member.candidate.id), framework="np") as file:
+            each, fold = probe(prepared, file.get_tensor("predictions/validation"))
+        found.append(each)
+    return np.stack(found), fold
 
 
 def probe(prepared: Prepared, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,11 +199,15 @@ def probe(prepared: Prepared, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def accept(check: Check) -> dict[str, Any]:
     """Put the checked model in place; what the journal records of it."""
     os.replace(check.path, check.path.with_name(MODEL_FILE))
-    return {
+    found: dict[str, Any] = {
         "candidate": check.result.candidate.id,
         "difference": check.difference,
         "validation": check.result.metrics.get("validation"),
     }
+    if check.grown is not None:
+        scores = check.grown.scores["ensemble"]
+        found |= {"candidate": ENSEMBLE, "validation": scores.validation}
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

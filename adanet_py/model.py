@@ -26,6 +26,7 @@ from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
 from adanet_py.data.targets import AnyTarget, all_numbers, encode, from_json, names_from_json
+from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import Metric, check_values, check_weighted, common, resolve_metric, score
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-VERSION = 1
+VERSION = 2  # of ensembles; a single member is written as version 1, which had no others
 MODEL_FILE = "model.adanet"
 _PARTS = ("manifest.json", "preprocessor.json", "weights.safetensors")
 _CHUNK = 4096
@@ -50,7 +51,7 @@ class Member:
     """One network (in all its folds) or one linear baseline of a model.
 
     `arrays` are its weights: for a network "<fold>/<parameter>", for a linear baseline those of
-    `baselines.Baseline.member`. `weight` is its share of the mixture.
+    `baselines.Baseline.member`.
     """
 
     kind: str  # "network" or "linear"
@@ -58,15 +59,16 @@ class Member:
     candidate: Candidate
     folds: int = 1
     temperature: float = 1.0
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """What predicts: raw rows in, labels, probabilities or values out.
 
-    `own` holds what the user gave as objects, which a file cannot carry. `exposure` is the column
-    by which it predicts counts or amounts: those expected of a row at its exposure.
+    With `weights` it is an ensemble: the outputs of its members, logits over their temperature or
+    standardised values, are combined by them. `own` holds what the user gave as objects, which a
+    file cannot carry. `exposure` is the column by which it predicts counts or amounts: those
+    expected of a row at its exposure.
     """
 
     target_name: str | tuple[str, ...]
@@ -78,6 +80,7 @@ class Model:
     about: Mapping[str, Any] = field(default_factory=dict)
     own: Own = field(default_factory=Own, repr=False)
     exposure: Exposure | None = None
+    weights: Weights | None = None
 
     @property
     def task(self) -> str:
@@ -204,10 +207,13 @@ class Model:
     def _outputs(self, frame: pd.DataFrame) -> np.ndarray:
         """Probabilities [N, C] or values [N] of the mixture; see outputs.py for several targets."""
         features = self.features(frame)
-        total: Any = 0.0
-        for member in self.members:
-            total = total + member.weight * self._predict(member, features)
-        return np.asarray(total)
+        if self.weights is None:
+            return self._predict(self.members[0], features)
+        raw = [
+            self.fold_outputs(m, features).mean(0).astype(np.float64) / m.temperature
+            for m in self.members
+        ]
+        return self.finish(self.weights.combine(np.stack(raw)), 1.0)
 
     def _predict(self, member: Member, features: Features) -> np.ndarray:
         if member.kind == "linear":
@@ -290,7 +296,7 @@ class Model:
         preprocessor = json.dumps(self.preprocessor.to_json()).encode()
         manifest = {
             "format": "adanet_py model",
-            "version": VERSION,
+            "version": 1 if self.weights is None else VERSION,
             "target_name": self.target_name,
             "metric": self.metric,
             "target": self.target.to_json(),
@@ -302,10 +308,10 @@ class Model:
                     "candidate": m.candidate.to_json(),
                     "folds": m.folds,
                     "temperature": m.temperature,
-                    "weight": m.weight,
                 }
                 for m in self.members
             ],
+            "weights": None if self.weights is None else self.weights.to_json(),
             "about": dict(self.about),
             "sha256": {
                 "preprocessor.json": hashlib.sha256(preprocessor).hexdigest(),
@@ -408,7 +414,7 @@ def _build(
     for i, value in enumerate(manifest["members"]):
         prefix = f"{i}/"
         weights = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
-        fields = {k: value[k] for k in ("kind", "folds", "temperature", "weight")}
+        fields = {k: value[k] for k in ("kind", "folds", "temperature")}
         candidate = Candidate.from_json(value["candidate"])
         if fields["kind"] == "network" and candidate.architecture not in known:
             raise RunError(
@@ -422,6 +428,7 @@ def _build(
                 "is your own, give it again (losses=...)."
             )
         members.append(Member(arrays=weights, candidate=candidate, **fields))
+    weighed = manifest.get("weights")
     return Model(
         target_name=names_from_json(manifest["target_name"]),
         metric=manifest["metric"],
@@ -432,6 +439,7 @@ def _build(
         about=manifest["about"],
         own=own,
         exposure=Exposure.from_json(manifest.get("exposure")),
+        weights=None if weighed is None else Weights.from_json(weighed),
     )
 
 
@@ -450,20 +458,25 @@ def network_member(path: Path) -> Member:
 def verify(model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: np.ndarray) -> float:
     """Largest difference between what was scored and what the model gives on the probe rows.
 
-    `expected` [N, n_outputs] are the raw outputs stored while training (for a linear member:
-    probabilities or values), row i by the member of fold `fold[i]`. Relative to their size.
+    `expected` [k, N, n_outputs] are the raw outputs of each member stored while training (of a
+    linear one: probabilities or values), row i by that of fold `fold[i]`. Relative to their size.
     """
-    member = model.members[0]
-    features = model.features(frame)
-    if member.kind == "linear":
-        outputs = []
-        for f in range(len(member.arrays["intercept"])):
-            each = {k: v if k == "offsets" else v[f : f + 1] for k, v in member.arrays.items()}
-            outputs.append(predict_member(each, features, model.task))
-        found = np.stack(outputs)[np.asarray(fold), np.arange(len(frame))]
-    else:
-        found = model.fold_outputs(member, features)[np.asarray(fold), np.arange(len(frame))]
-    size = np.maximum(1.0, np.abs(expected))
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        return float("inf")
-    return float((np.abs(found - expected) / size).max(initial=0.0))
+    features, largest = model.features(frame), 0.0
+    for member, stored in zip(model.members, expected, strict=True):
+        found = _of_folds(model, member, features)[np.asarray(fold), np.arange(len(frame))]
+        size = np.maximum(1.0, np.abs(stored))
+        if found.shape != stored.shape or not np.isfinite(found).all():
+            return float("inf")
+        largest = max(largest, float((np.abs(found - stored) / size).max(initial=0.0)))
+    return largest
+
+
+def _of_folds(model: Model, member: Member, features: Features) -> np.ndarray:
+    """What every fold of a member makes of the rows, as it is stored [F, N, ...]."""
+    if member.kind != "linear":
+        return model.fold_outputs(member, features)
+    outputs = []
+    for f in range(len(member.arrays["intercept"])):
+        each = {k: v if k == "offsets" else v[f : f + 1] for k, v in member.arrays.items()}
+        outputs.append(predict_member(each, features, model.task))
+    return np.stack(outputs)

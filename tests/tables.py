@@ -36,18 +36,14 @@ def timeless(run):
     return frame.drop(columns=CLOCKS).to_csv(index=False)
 
 
-def check_here(folder, prepared, result, own, nursery=None):
+def check_here(folder, prepared, result, own, nursery=None, grown=None):
     """As `export.start_check`, but the model is reloaded in this process: no other is started."""
-    from safetensors.numpy import load_file
-
     from adanet_py import export, model
-    from adanet_py.folder import candidate_file
 
     path = folder / "model.adanet.new"
-    export.make_model(folder, prepared, result, own).save(path)
+    export.make_model(folder, prepared, result, own, grown).save(path)
     loaded = model.load(path, own=own)
-    stored = load_file(candidate_file(folder, result.candidate.id))
-    expected, fold = export.probe(prepared, stored["predictions/validation"])
+    expected, fold = export.expect(folder, prepared, loaded)
     frame = pd.read_feather(folder / "cache" / "probe.feather")
     difference = model.verify(loaded, frame, fold.tolist(), expected)
-    return export.Check(result, path, None, difference)
+    return export.Check(result, path, None, difference, grown=grown)
