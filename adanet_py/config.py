@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from adanet_py.class_weight import read_class_weight
+from adanet_py.ensemble.ensemblers import ENSEMBLERS
 from adanet_py.errors import ConfigError, check_known, nearest
 from adanet_py.fidelity import FIDELITIES
 from adanet_py.quantities import parse_bytes, parse_count, parse_milliseconds, parse_number
@@ -106,6 +107,12 @@ def _fidelity(value: Any) -> Any:
     return value
 
 
+def _ensemble(value: Any) -> Any:
+    if isinstance(value, str):
+        check_known("ensemble", value, (*ENSEMBLERS, "none"), ConfigError)
+    return value
+
+
 def _level(value: Any) -> Any:
     if value is None:
         return None
@@ -170,6 +177,9 @@ class SearchConfig(BaseModel):
     controller: Text = "auto"
     prior: Annotated[str | None, BeforeValidator(_path)] = None
     fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
+    ensemble: Annotated[str, BeforeValidator(_ensemble)] = "adanet"
+    adanet_lambda: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
+    adanet_beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     folds: Annotated[int, Field(ge=1)] | None = None
     split: PathLike | None = None
     group: Text | None = None

@@ -8,6 +8,8 @@ shown beside it.
 
 from __future__ import annotations
 
+import io
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,11 +21,13 @@ import numpy as np
 from adanet_py.calibration import fold_of
 from adanet_py.ensemble.complexity import COMPLEXITIES
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
-from adanet_py.ensemble.growth import STRATEGIES, Ensemble, Member, Offer, Setting
+from adanet_py.ensemble.growth import STRATEGIES, Ensemble, Member, Setting
 from adanet_py.ensemble.objective import KINDS, Kind
-from adanet_py.ensemble.pool import Pool, Rows, read_pool
+from adanet_py.ensemble.pool import Pool, read_pool
 from adanet_py.ensemble.weights import Floats, Weights
-from adanet_py.errors import ConfigError, check_known
+from adanet_py.errors import ConfigError, RunError, check_known
+from adanet_py.frames import make_frame, write_csv
+from adanet_py.journal import write_atomic
 from adanet_py.metrics import get_metric, score, to_error
 from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
@@ -31,6 +35,7 @@ from adanet_py.records import Result
 from adanet_py.tasks import is_regression
 from adanet_py.training.losses import default_loss
 
+HELD_OUT = "held_out.npz"  # in a run that has ended
 FOLDS = 5
 
 
@@ -43,7 +48,7 @@ class Options:
     """
 
     ensembler: str = "adanet"
-    lambda_: float = 1e-3
+    lambda_: float = 1e-2
     beta: float = 1e-3
     kind: Kind = "scalar"
     bias: bool = False
@@ -83,7 +88,6 @@ class Grown:
     ensemble: Ensemble
     members: tuple[Result, ...]
     scores: dict[str, Scores]
-    offers: tuple[Offer, ...]
 
     @property
     def weights(self) -> Weights:
@@ -103,53 +107,116 @@ class Grown:
         }
 
 
-def why_none(prepared: Prepared) -> str:
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one part of the data, encoded: `y` [n] or [n, T], `weight` [n] or None."""
+
+    y: np.ndarray
+    weight: Floats | None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows that networks were not trained on, and how outputs on them are scored.
+
+    `mean` and `scale` undo the standardisation of a regression target; `loss` is the run's.
+    """
+
+    task: str
+    metric: str
+    loss: str
+    mean: Any
+    scale: Any
+    validation: Rows
+    audit: Rows
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> HeldOut:
+        """Those of a run that is not finished."""
+        source, split = prepared.source, prepared.split
+
+        def rows(at: np.ndarray) -> Rows:
+            weight = None if source.weight is None else np.asarray(source.weight[at], np.float64)
+            return Rows(np.asarray(source.y[at]), weight)
+
+        mean, scale = prepared.target_scale
+        parts = rows(np.concatenate(split.valid)), rows(split.audit)
+        return cls(prepared.task, prepared.metric, source.spec.loss, mean, scale, *parts)
+
+    def save(self, folder: Path) -> None:
+        """Keep them in the run's folder, for when its data are gone."""
+        arrays: dict[str, Any] = {}
+        for name, rows in (("validation", self.validation), ("audit", self.audit)):
+            arrays[f"{name}_y"] = rows.y
+            if rows.weight is not None:
+                arrays[f"{name}_weight"] = rows.weight
+        about = {k: getattr(self, k) for k in ("task", "metric", "loss", "mean", "scale")}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, about=np.array(json.dumps(about)), **arrays)
+        write_atomic(folder / HELD_OUT, buffer.getvalue())
+
+    @classmethod
+    def load(cls, folder: Path) -> HeldOut:
+        """What `save` wrote; RunError where there is nothing."""
+        if not (folder / HELD_OUT).is_file():
+            raise RunError(
+                f"{folder} does not hold the rows an ensemble is fitted on ({HELD_OUT}). They are "
+                "written when a search ends: go on with it by `resume`."
+            )
+        with np.load(folder / HELD_OUT, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+            parts = [
+                Rows(stored[f"{n}_y"], stored.get(f"{n}_weight")) for n in ("validation", "audit")
+            ]
+        return cls(**about, validation=parts[0], audit=parts[1])
+
+
+def why_none(held: HeldOut) -> str:
     """Why the networks of a run cannot be weighed, a sentence; empty where they can."""
-    loss = prepared.source.spec.loss
-    usual = default_loss(prepared.task).name
-    if loss not in ("auto", usual):
-        return (
-            f"No ensemble: the run is trained with the loss {loss}, and mixture weights are fitted "
-            f"for {usual} only."
-        )
-    return ""
+    usual = default_loss(held.task).name
+    if held.loss in ("auto", usual):
+        return ""
+    return (
+        f"No ensemble: the run is trained with the loss {held.loss}, and mixture weights are "
+        f"fitted for {usual} only."
+    )
 
 
 def grow_ensemble(
     folder: Path,
-    prepared: Prepared,
     results: Sequence[Result],
-    validation: Rows,
-    audit: Rows,
+    held: HeldOut,
     options: Options,
+    late: Callable[[], bool] = lambda: False,
 ) -> Grown | None:
     """The ensemble grown from the stored predictions of `results`, the best first.
 
-    None where there are not two members to weigh.
+    None where there are not two members to weigh, none is worth its penalty, or `late()` says that
+    no time is left.
     """
     pool = read_pool(folder, results, COMPLEXITIES[options.complexity].measure)
     if len(pool.members) < 2:
         return None
-    setting = _setting(prepared.task, validation, options)
+    setting = _setting(held.task, held.validation, options)
     build = ENSEMBLERS[options.ensembler].build
     ensemble = build(setting, pool.members)
-    if not ensemble.names:
+    if not ensemble.names or late():
         return None
-    judge = _Judge(prepared, validation, audit, pool)
+    judge = _Judge(held, pool)
     at = {m.name: i for i, m in enumerate(pool.members)}
     chosen = [at[name] for name in ensemble.names]
-    mean = ENSEMBLERS["mean"].build
     same = [pool.members[i] for i in chosen]
+    mean = ENSEMBLERS["mean"].build(replace(setting, most=len(same)), same)
+    ours = judge.scores(ensemble, build, setting, late)
+    if ours is None:
+        return None
+    single = pool.results[0].metrics
     scores = {
-        "ensemble": judge.scores(ensemble, lambda s, m: build(s, m), setting, pool.members),
-        "mean": judge.scores(mean(replace(setting, most=len(same)), same), None, setting, same),
-        "single": Scores(
-            pool.results[0].metrics.get("validation", math.nan),
-            pool.results[0].metrics.get("audit", math.nan),
-        ),
+        "ensemble": ours,
+        "mean": judge.fixed(mean),
+        "single": Scores(single.get("validation", math.nan), single.get("audit", math.nan)),
     }
-    members = tuple(pool.results[i] for i in chosen)
-    return Grown(options, ensemble, members, scores, ensemble.offers)
+    return Grown(options, ensemble, tuple(pool.results[i] for i in chosen), scores)
 
 
 def _setting(task: str, rows: Rows, options: Options) -> Setting:
@@ -179,52 +246,52 @@ def _outputs_of(task: str, rows: Rows) -> int:
 class _Judge:
     """Scores of ensembles on rows they were not fitted to."""
 
-    prepared: Prepared
-    validation: Rows
-    audit: Rows
+    held: HeldOut
     pool: Pool
+
+    def fixed(self, ensemble: Ensemble) -> Scores:
+        """Of an ensemble whose weights were not fitted."""
+        z = self._combine(ensemble, slice(None))
+        return Scores(self._score(z, self.held.validation), self._audit(ensemble))
 
     def scores(
         self,
         ensemble: Ensemble,
-        build: Callable[[Setting, Sequence[Member]], Ensemble] | None,
+        build: Callable[[Setting, Sequence[Member]], Ensemble],
         setting: Setting,
-        members: Sequence[Member],
-    ) -> Scores:
-        """Of `ensemble`; `build` repeats its fit for the cross-fitted score (None: no fit)."""
-        by_name = {m.name: m for m in members}
-        z = self._combine(ensemble, by_name)
-        if build is not None:
-            fold = fold_of(len(z), FOLDS)
-            for k in range(FOLDS if len(z) >= 2 * FOLDS else 0):
-                fit, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-                part = [replace(m, outputs=m.outputs[fit]) for m in members]
-                found = build(setting.taken(fit), part)
-                z[held] = self._combine(found, by_name, held)
-        audit = math.nan
-        if len(self.audit.y):
-            at = {m.name: i for i, m in enumerate(self.pool.members)}
-            outputs = self.pool.audit[[at[name] for name in ensemble.names]]
-            audit = self._score(ensemble.weights.combine(outputs), self.audit)
-        return Scores(self._score(z, self.validation), audit)
+        late: Callable[[], bool],
+    ) -> Scores | None:
+        """Of an ensemble: each fifth of the rows by what is built on the others; None if late."""
+        z = self._combine(ensemble, slice(None))
+        fold = fold_of(len(z), FOLDS)
+        for k in range(FOLDS if len(z) >= 2 * FOLDS else 0):
+            if late():
+                return None
+            fit, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+            part = [replace(m, outputs=m.outputs[fit]) for m in self.pool.members]
+            z[held] = self._combine(build(setting.taken(fit), part), held)
+        return Scores(self._score(z, self.held.validation), self._audit(ensemble))
 
-    def _combine(
-        self, ensemble: Ensemble, members: dict[str, Member], rows: Any = slice(None)
-    ) -> Floats:
-        first = next(iter(members.values())).outputs[rows]
+    def _audit(self, ensemble: Ensemble) -> float:
+        if not len(self.held.audit.y):
+            return math.nan
+        at = {m.name: i for i, m in enumerate(self.pool.members)}
+        outputs = self.pool.audit[[at[name] for name in ensemble.names]]
+        return self._score(ensemble.weights.combine(outputs), self.held.audit)
+
+    def _combine(self, ensemble: Ensemble, rows: Any) -> Floats:
+        members = {m.name: m for m in self.pool.members}
         if not ensemble.names:
-            return np.zeros(first.shape) + ensemble.weights.bias
-        return ensemble.weights.combine(
-            np.stack([members[name].outputs[rows] for name in ensemble.names])
-        )
+            return np.zeros(self.pool.members[0].outputs[rows].shape) + ensemble.weights.bias
+        outputs = [members[name].outputs[rows] for name in ensemble.names]
+        return ensemble.weights.combine(np.stack(outputs))
 
     def _score(self, z: Floats, rows: Rows) -> float:
-        target, task = self.prepared.target, self.prepared.task
-        y = rows.y
-        if is_regression(task):
-            y = in_own_unit(y, target.mean, target.scale)
-        found = predictions(task, z, 1.0, target.mean, target.scale)
-        return score(get_metric(self.prepared.metric), y, found, rows.weight)
+        held, y = self.held, rows.y
+        if is_regression(held.task):
+            y = in_own_unit(y, held.mean, held.scale)
+        found = predictions(held.task, z, 1.0, held.mean, held.scale)
+        return score(get_metric(held.metric), y, found, rows.weight)
 
 
 def is_better(grown: Grown, metric: str) -> bool:
@@ -232,3 +299,40 @@ def is_better(grown: Grown, metric: str) -> bool:
     found = get_metric(metric)
     ours = to_error(found, grown.scores["ensemble"].validation)
     return ours < to_error(found, grown.scores["single"].validation)
+
+
+COLUMNS: dict[str, str] = {
+    "round": "round of the growth",
+    "id": "identifier of the candidate offered",
+    "depth": "its hidden layers",
+    "complexity": "its r(h), in units of the pool's mean",
+    "loss": "mean loss with it in the ensemble, the other weights as they were",
+    "penalty": "sum of Gamma_j |w_j| with it",
+    "weight": "its weight with which F is least",
+    "change": "change of F = loss + penalty by it",
+    "accepted": "whether it joined",
+    "why": "why, or why not",
+    "final_weight": "size of its weight in the finished ensemble, 0 if it is not in it",
+}
+
+
+def write_table(grown: Grown, path: Path) -> None:
+    """Write ensemble.csv: every offer of every round, or the members where there were no rounds."""
+    sizes = dict(zip(grown.ensemble.names, grown.weights.sizes().tolist(), strict=True))
+    offers = grown.ensemble.offers
+    rows: list[dict[str, Any]] = [
+        {**asdict(o), "id": o.name, "final_weight": sizes.get(o.name, 0.0)} for o in offers
+    ]
+    if not rows:
+        rows = [
+            {
+                "round": 0,
+                "id": r.candidate.id,
+                "depth": r.layers,
+                "accepted": True,
+                "why": f"weighed by {grown.options.ensembler}",
+                "final_weight": sizes[r.candidate.id],
+            }
+            for r in grown.members
+        ]
+    write_csv(make_frame(rows, list(COLUMNS)), path)

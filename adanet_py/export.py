@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from adanet_py.data.splits import Split
 from adanet_py.executors.nursery import Forked, Nursery, Process
 from adanet_py.folder import candidate_file
 from adanet_py.model import MODEL_FILE, Member, Model, load, network_member, verify
@@ -158,7 +159,7 @@ def start_check(
     model = make_model(folder, prepared, result, own, grown)
     path = folder / f"{MODEL_FILE}.new"
     model.save(path)
-    expected, fold = expect(folder, prepared, model)
+    expected, fold = expect(folder, prepared.split, model)
     np.savez(folder / "cache" / "probe.npz", expected=expected, fold=fold)
     if any(own.needed_by(m.candidate, prepared.source.spec) for m in model.members):
         import pandas as pd
@@ -174,22 +175,21 @@ def start_check(
     return Check(result, path, process, errors=errors, grown=grown)
 
 
-def expect(folder: Path, prepared: Prepared, model: Model) -> tuple[np.ndarray, np.ndarray]:
+def expect(folder: Path, split: Split, model: Model) -> tuple[np.ndarray, np.ndarray]:
     """What every member's folds were scored by on the probe rows [k, N, ...], and those folds."""
     from safetensors import safe_open
 
     found = []
     for member in model.members:
         with safe_open(candidate_file(folder, member.candidate.id), framework="np") as file:
-            each, fold = probe(prepared, file.get_tensor("predictions/validation"))
+            each, fold = probe(split, file.get_tensor("predictions/validation"))
         found.append(each)
     return np.stack(found), fold
 
 
-def probe(prepared: Prepared, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def probe(split: Split, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The stored outputs of the probe rows, and the fold whose member made each."""
-    valid = prepared.split.valid
-    rows = probe_rows(prepared.split)
+    valid, rows = split.valid, probe_rows(split)
     position = {int(r): i for i, r in enumerate(np.concatenate(valid))}
     fold = np.repeat(np.arange(len(valid)), [len(v) for v in valid])
     at = np.array([position[int(r)] for r in rows], dtype=np.int64)

@@ -32,6 +32,7 @@ VERSION = 1
 JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
 LOCK = "lock"
+PROBE = "probe.feather"  # rows that saved models are checked on
 # What a search killed before it wrote its configuration may leave; the lock is always there.
 _BEGUN = {
     LOCK, "logs", "cache", "prepared.json", "split.npz", "space.yaml", "environment.json",
@@ -51,6 +52,7 @@ class State:
     elapsed: float = 0.0
     stopped: str | None = None  # why the search ended, if it did
     model: Mapping[str, Any] | None = None
+    ensemble: Mapping[str, Any] | None = None  # what was grown at the end
     exhausted: bool = False
     device: str = "cpu"  # of the last session
     began: float | None = None  # when the first group was proposed
@@ -95,6 +97,8 @@ class State:
             self.when[baseline.candidate.id] = time
         elif kind == "model":
             self.model = data
+        elif kind == "ensemble":
+            self.ensemble = data
         elif kind == "forecast":
             self.forecast = data
         elif kind == "stop":
@@ -215,6 +219,11 @@ def discard(folder: Path, made: Sequence[Path]) -> None:
             path.rmdir()
         except OSError:  # someone else uses it
             break
+
+
+def keep_probe(folder: Path) -> None:
+    """Keep the rows that models are checked on, for models made when the run has ended."""
+    shutil.copyfile(folder / "cache" / PROBE, folder / PROBE)
 
 
 def tidy(folder: Path) -> None:

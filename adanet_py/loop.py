@@ -31,9 +31,17 @@ from adanet_py.baselines import Baseline
 from adanet_py.choosing import make_choice
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller, name_of
+from adanet_py.ensembling import (
+    HeldOut,
+    Options,
+    grow_ensemble,
+    is_better,
+    why_none,
+    write_table,
+)
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
 from adanet_py.fidelity import Seen
-from adanet_py.folder import State, evict, tidy
+from adanet_py.folder import State, evict, keep_probe, tidy
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import get_metric, to_error
 from adanet_py.own import Own, engine_for
@@ -65,6 +73,8 @@ LAG = 4  # with a count of candidates, a proposal sees the groups up to this man
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
 CHECKPOINT_SECONDS = 5.0  # between two of a group
+ENSEMBLE_SHARE = 0.04  # of the time budget, to grow the ensemble and to check it
+ENSEMBLE_SECONDS = 4.0  # at most
 HANGS = 3.0  # seconds after its deadline at which a group is held to hang
 INTERRUPTED = "interrupted"
 INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
@@ -143,8 +153,11 @@ class Search:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for scoring, saving and checking at the end."""
-        return self.kept.seconds(self.saver.seconds)
+        """Seconds kept for scoring, saving, checking and combining at the end."""
+        kept = self.kept.seconds(self.saver.seconds)
+        if self.config.time is None or self.config.ensemble == "none":
+            return kept
+        return kept + min(ENSEMBLE_SECONDS, ENSEMBLE_SHARE * self.config.time)
 
     def left(self) -> float:
         """Seconds until training must end."""
@@ -491,8 +504,39 @@ class Search:
             tables()
         self._compare_with_baselines()
         if reason != INTERRUPTED:
+            self._grow_ensemble()
             self._journal("stop", {"reason": reason})
             tidy(self.folder)
+
+    def _grow_ensemble(self) -> None:
+        """Grow an ensemble from the best networks; it is the model where it is better than each."""
+        held = HeldOut.of(self.prepared)
+        held.save(self.folder)
+        keep_probe(self.folder)
+        if self.config.ensemble == "none" or self.state.best is None:
+            return
+        rule = self.config.reward
+        if rule.bounds or rule.target is not None:
+            self.note("No ensemble: bounds and targets of complexity are for one network.")
+            return
+        if why := why_none(held):
+            self.note(why)
+            return
+        kept = [r for r in self.state.by_id.values() if r.status is not Status.BASELINE]
+        kept.sort(key=lambda r: (-r.reward, r.parameters, r.candidate.id))
+        latest = self.deadline - TABLES - 2.0 * self.saver.seconds
+        config = self.config
+        options = Options(config.ensemble, config.adanet_lambda, config.adanet_beta)
+        late = partial(_is_past, latest)
+        grown = None if late() else grow_ensemble(self.folder, kept, held, options, late)
+        if grown is None:
+            if late():
+                self.note("No time was left to grow an ensemble; `ensemble RUN` does it.")
+            return
+        write_table(grown, self.folder / "ensemble.csv")
+        self._journal("ensemble", grown.to_json())
+        if is_better(grown, self.prepared.metric):
+            self.saver.save_ensemble(grown)
 
     def _compare_with_baselines(self) -> None:
         """Say so when a baseline did better than every network, which is what is saved."""
@@ -552,6 +596,10 @@ def _lost(
         engine=group.engine,
         message=message,
     )
+
+
+def _is_past(moment: float) -> bool:
+    return time.monotonic() > moment
 
 
 @contextmanager

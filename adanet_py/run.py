@@ -20,6 +20,7 @@ from adanet_py.controllers import find_controller
 from adanet_py.data.demo import load_demo
 from adanet_py.errors import ConfigError, RunError
 from adanet_py.executors import Executor, Nursery, make_nursery
+from adanet_py.export import ENSEMBLE
 from adanet_py.folder import (
     CONFIG,
     JOURNAL,
@@ -366,10 +367,27 @@ def _result(folder: Path, own: Own) -> SearchResult:
         "seconds": round(state.elapsed, 3),
         "candidates": len(state.finished()) - sum(state.infeasible.values()),
         "best": about,
+        "ensemble": _of_ensemble(state),
         "forecast": state.forecast,
         "stopped": state.stopped or "interrupted",
     }
     return SearchResult(folder, state, summary, own)
+
+
+def _of_ensemble(state: State) -> dict[str, Any] | None:
+    """What is said of the ensemble; "saved": whether it is the model."""
+    found = state.ensemble
+    if found is None:
+        return None
+    scores = found["scores"]
+    return {
+        "members": len(found["members"]),
+        "validation": scores["ensemble"]["validation"],
+        "audit": scores["ensemble"]["audit"],
+        "mean": scores["mean"]["validation"],
+        "single": scores["single"]["validation"],
+        "saved": state.model is not None and state.model["candidate"] == ENSEMBLE,
+    }
 
 
 def leaderboard(run: str | os.PathLike[str]) -> pd.DataFrame:

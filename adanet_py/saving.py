@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adanet_py.choosing import Choice
+from adanet_py.ensembling import Grown
 from adanet_py.errors import RunError
 from adanet_py.executors import Nursery
 from adanet_py.export import Check, accept, start_check
@@ -103,6 +104,20 @@ class Saver:
         self.cancel()
         if not waited:
             meanwhile()
+
+    def save_ensemble(self, grown: Grown) -> None:
+        """Put an ensemble in the place of the model if it passes the check; waits for that."""
+        best = grown.members[0]
+        check = start_check(self.folder, self.prepared, best, self.own, self.nursery, grown)
+        if not check.done(LONGEST_CHECK):
+            check.message = f"it did not answer within {LONGEST_CHECK:.0f} s"
+        if check.good:
+            self.journal("model", accept(check))
+            return
+        check.cancel()
+        difference = check.difference
+        found = check.message or f"its predictions differ by {difference:.2g}"
+        self.note(f"The ensemble was not saved: reloaded, {found}.")
 
     def cancel(self) -> None:
         """Give up the running check."""

@@ -43,7 +43,7 @@ def check_here(folder, prepared, result, own, nursery=None, grown=None):
     path = folder / "model.adanet.new"
     export.make_model(folder, prepared, result, own, grown).save(path)
     loaded = model.load(path, own=own)
-    expected, fold = export.expect(folder, prepared, loaded)
+    expected, fold = export.expect(folder, prepared.split, loaded)
     frame = pd.read_feather(folder / "cache" / "probe.feather")
     difference = model.verify(loaded, frame, fold.tolist(), expected)
     return export.Check(result, path, None, difference, grown=grown)

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from adanet_py.commands.app import RunFolder, app, reported
+from adanet_py.commands.app import Json, RunFolder, app, reported
 from adanet_py.commands.showing import show_importance, show_leaderboard
-from adanet_py.console import say
+from adanet_py.console import print_json, print_table, say
 
 
 @app.command()
@@ -98,3 +98,62 @@ def curves(
     else:
         draw(found, out)
         say(f"Written: {out}, curves of {len(found.curves)} candidates")
+
+
+@app.command()
+@reported
+def ensemble(
+    run: RunFolder,
+    adanet_lambda: Annotated[
+        float,
+        typer.Option("--lambda", metavar="L", help="Penalty of a member's weight by complexity."),
+    ] = 1e-2,
+    adanet_beta: Annotated[
+        float, typer.Option("--beta", metavar="B", help="Penalty of it whatever the complexity.")
+    ] = 1e-3,
+    ensembler: Annotated[
+        str, typer.Option(metavar="NAME", help="How members are weighed; see: list ensemblers.")
+    ] = "adanet",
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="What a round does: grow, solo or all.")
+    ] = "grow",
+    weights: Annotated[
+        str, typer.Option(metavar="KIND", help="A member's weights: scalar, vector or matrix.")
+    ] = "scalar",
+    bias: Annotated[bool, typer.Option("--bias", help="Fit a bias too.")] = False,
+    complexity: Annotated[
+        str, typer.Option(metavar="NAME", help="r(h): depth, capacity, spread or constant.")
+    ] = "depth",
+    most: Annotated[
+        int, typer.Option("--members", metavar="N", min=1, help="Members at most.")
+    ] = 16,
+    single: Annotated[
+        bool, typer.Option("--single", help="Save the best single network instead.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Model to write. [default: ensemble.adanet in the run]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Grow the ensemble of a run that has ended anew; nothing is trained."""
+    from adanet_py.ensembling import Options
+    from adanet_py.regrow import regrow
+
+    options = Options(
+        ensembler, adanet_lambda, adanet_beta, weights, bias, strategy, complexity, most  # type: ignore[arg-type]
+    )  # fmt: skip
+    grown, path = regrow(run, options, out, single=single)
+    if as_json:
+        print_json({**grown.to_json(), "model": str(path)})
+        return
+    sizes = grown.weights.sizes().tolist()
+    members = [
+        [r.candidate.id, r.candidate.architecture, r.layers, r.parameters, size]
+        for r, size in zip(grown.members, sizes, strict=True)
+    ]
+    print_table(members, ("member", "architecture", "layers", "parameters", "weight"))
+    print()
+    rows = [[name, s.validation, s.audit] for name, s in grown.scores.items()]
+    print_table(rows, ("", "validation", "audit"))
+    print(f"\nF: {grown.ensemble.value:.6g}   Table: {Path(run) / 'ensemble.csv'}   Model: {path}")

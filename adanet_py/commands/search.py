@@ -66,6 +66,17 @@ def search(
         str,
         typer.Option(metavar="NAME", help="Who is cut before its end; see: list fidelities."),
     ] = "halving",
+    ensemble: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="How the best are combined; see: list ensemblers; none."),
+    ] = "adanet",
+    adanet_lambda: Annotated[
+        float,
+        typer.Option("--lambda", metavar="L", help="Penalty of a member's weight by complexity."),
+    ] = 1e-2,
+    adanet_beta: Annotated[
+        float, typer.Option("--beta", metavar="B", help="Penalty of it whatever the complexity.")
+    ] = 1e-3,
     folds: Annotated[
         int | None, typer.Option(metavar="N", help="Folds of cross-validation; 1: a hold-out.")
     ] = None,
@@ -147,7 +158,8 @@ def search(
         config = SearchConfig(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
-            space=space, controller=controller, prior=prior, fidelity=fidelity, folds=folds,
+            space=space, controller=controller, prior=prior, fidelity=fidelity,
+            ensemble=ensemble, adanet_lambda=adanet_lambda, adanet_beta=adanet_beta, folds=folds,
             split=split, group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,
@@ -201,6 +213,10 @@ def _show_summary(found: Any, summary: Any) -> None:
         print(f"Time:   {Forecast.from_json(summary['forecast']).words}")
     for sentence in next_steps(found.importance, 4):
         print(f"Next:   {sentence}")
+    if (grown := summary["ensemble"]) is not None:
+        verdict = "the model saved" if grown["saved"] else "no better: the best network is saved"
+        print(f"AdaNet: {grown['members']} networks, {summary['metric']} "
+              f"{grown['validation']:.6g} on validation rows, cross-fitted; {verdict}")  # fmt: skip
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "
           f"in {duration(summary['seconds'])}")  # fmt: skip

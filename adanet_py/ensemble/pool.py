@@ -8,21 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from adanet_py.ensemble.complexity import Measure, complexities
 from adanet_py.ensemble.growth import Member
 from adanet_py.ensemble.weights import Floats
 from adanet_py.folder import candidate_file
 from adanet_py.records import Result
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one part of the data, encoded: `y` [n] or [n, T], `weight` [n] or None."""
-
-    y: npt.NDArray[np.generic]
-    weight: Floats | None
 
 
 @dataclass(frozen=True)

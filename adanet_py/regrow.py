@@ -1,0 +1,111 @@
+"""The ensemble of a run that has ended, grown anew with other options: nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from adanet_py.data.splits import Split
+from adanet_py.ensembling import Grown, HeldOut, Options, grow_ensemble, why_none, write_table
+from adanet_py.errors import RunError
+from adanet_py.export import ENSEMBLE, TOLERANCE, expect
+from adanet_py.folder import PROBE, read_described, read_state
+from adanet_py.leaderboard import ranked
+from adanet_py.model import Model, load, network_member
+from adanet_py.records import Result
+
+OUT = "ensemble.adanet"
+
+
+def regrow(
+    run: str | os.PathLike[str],
+    options: Options,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    single: bool = False,
+) -> tuple[Grown, Path]:
+    """Grow the ensemble of a run from its stored predictions; its model, checked, goes to `out`.
+
+    `out` is by default `ensemble.adanet` in the run, beside ensemble.csv; `single`: the model is
+    that of the best network instead. Raises RunError for a run that has not ended, or whose
+    networks cannot be weighed.
+    """
+    folder = Path(run)
+    described = read_described(folder)
+    state = read_state(folder)
+    if state.stopped is None:
+        raise RunError(f"Expected a run that has ended at {folder}. Go on with it by `resume`.")
+    held = HeldOut.load(folder)
+    if why := why_none(held):
+        raise RunError(why)
+    if any(described.objects.get(kind) for kind in ("architectures", "optimizers", "losses")):
+        raise RunError(
+            "The run uses objects of Python, which a model of it must be given again: ensembles of "
+            "such runs are grown by their search only."
+        )
+    networks = [r for r in ranked(state.finished()) if r.status.usable]
+    grown = grow_ensemble(folder, networks, held, options)
+    if grown is None:
+        raise RunError(
+            "No ensemble: fewer than two networks of the run are stored, or none is worth its "
+            "penalty. Give smaller --lambda and --beta."
+        )
+    path = Path(out) if out is not None else folder / OUT
+    write_table(grown, folder / "ensemble.csv")
+    _save(folder, _model(folder, networks[0] if single else None, grown), path)
+    return grown, path
+
+
+def _model(folder: Path, single: Result | None, grown: Grown) -> Model:
+    """The saved model of the run with other members."""
+    results = grown.members if single is None else (single,)
+    paths = [folder / "candidates" / f"{r.candidate.id}.safetensors" for r in results]
+    scores = grown.scores["ensemble" if single is None else "single"]
+    about = {
+        "candidate": ENSEMBLE if single is None else single.candidate.id,
+        "validation": scores.validation,
+        "audit": None if np.isnan(scores.audit) else scores.audit,
+        "parameters": sum(r.parameters for r in results),
+    }
+    if single is None:
+        about["members"] = [r.candidate.id for r in results]
+    return replace(
+        load(folder),
+        members=tuple(network_member(path) for path in paths),
+        weights=grown.weights if single is None else None,
+        about=about,
+    )
+
+
+def _save(folder: Path, model: Model, path: Path) -> None:
+    """Write a model once another process predicts with it what its members were scored by."""
+    new = path.with_name(path.name + ".new")
+    model.save(new)
+    with tempfile.TemporaryDirectory() as scratch:
+        expected, fold = expect(folder, Split.load(folder / "split.npz"), model)
+        np.savez(Path(scratch) / "probe.npz", expected=expected, fold=fold)
+        shutil.copyfile(folder / PROBE, Path(scratch) / PROBE)
+        command = [sys.executable, "-m", "adanet_py.export", str(new), scratch]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        difference = float(json.loads(ended.stdout)["difference"])
+    except (ValueError, KeyError):
+        lines = ended.stderr.strip().splitlines()
+        new.unlink(missing_ok=True)
+        raise RunError(
+            f"The model was not saved: reloaded, {lines[-1] if lines else 'it says nothing'}."
+        ) from None
+    if not difference <= TOLERANCE:
+        new.unlink(missing_ok=True)
+        raise RunError(
+            f"The model was not saved: reloaded, its predictions differ by {difference:.2g}."
+        )
+    os.replace(new, path)
