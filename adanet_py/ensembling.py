@@ -37,6 +37,7 @@ from adanet_py.training.losses import default_loss
 
 HELD_OUT = "held_out.npz"  # in a run that has ended
 FOLDS = 5
+_NEAR = ("focal", "half_squared_error")  # whose outputs mean what those of the usual losses do
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,11 @@ class HeldOut:
 
 def why_none(held: HeldOut) -> str:
     """Why the networks of a run cannot be weighed, a sentence; empty where they can."""
-    usual = default_loss(held.task).name
-    if held.loss in ("auto", usual):
+    if held.loss in ("auto", default_loss(held.task).name, *_NEAR):
         return ""
     return (
         f"No ensemble: the run is trained with the loss {held.loss}, and mixture weights are "
-        f"fitted for {usual} only."
+        "fitted for cross entropy and the squared error only."
     )
 
 

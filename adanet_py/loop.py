@@ -516,8 +516,8 @@ class Search:
         if self.config.ensemble == "none" or self.state.best is None:
             return
         rule = self.config.reward
-        if rule.bounds or rule.target is not None:
-            self.note("No ensemble: bounds and targets of complexity are for one network.")
+        if rule.bounds or rule.target is not None or self.config.choose != "best":
+            self.note("No ensemble: bounds, targets and simplicity are asked of one network.")
             return
         if why := why_none(held):
             self.note(why)

@@ -19,6 +19,7 @@ import adanet_py
 from adanet_py import saving
 from adanet_py.calibration import cross_fitted, probabilities
 from adanet_py.config import SearchConfig
+from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.metrics import score
 from adanet_py.model import MODEL_FILE, load
@@ -299,11 +300,16 @@ def test_a_file_older_than_a_knob_predicts_the_same(model, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "old.adanet").predict_proba(frame), wanted)
 
 
-def test_a_mixture_weighs_its_members(model):
+def test_an_ensemble_combines_the_outputs_of_its_members(model, tmp_path):
     frame = table(rows=20)
     member = model.members[0]
-    cold = replace(member, temperature=member.temperature / 4, weight=0.25)
-    mixed = replace(model, members=(replace(member, weight=0.75), cold))
-    alone = replace(model, members=(replace(cold, weight=1.0),))
-    expected = 0.75 * model.predict_proba(frame) + 0.25 * alone.predict_proba(frame)
-    np.testing.assert_allclose(mixed.predict_proba(frame), expected, rtol=1e-12)
+    cold = replace(member, temperature=member.temperature / 4)
+    weights = Weights(np.array([0.75, -0.25]), np.array([0.1]))
+    mixed = replace(model, members=(member, cold), weights=weights)
+    logits = [model.fold_outputs(m, model.features(frame)).mean(0) for m in model.members]
+    z = (0.75 - 0.25 * 4) * logits[0][:, 0] / member.temperature + 0.1
+    np.testing.assert_allclose(mixed.predict_proba(frame)[:, 1], 1 / (1 + np.exp(-z)), rtol=1e-6)
+    mixed.save(tmp_path / "mixed.adanet")
+    again = load(tmp_path / "mixed.adanet")
+    np.testing.assert_array_equal(again.predict_proba(frame), mixed.predict_proba(frame))
+    np.testing.assert_array_equal(again.weights.mixture, weights.mixture)

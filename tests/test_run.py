@@ -117,9 +117,10 @@ def test_tables_of_one_kind_of_column(kept, tmp_path):
 def test_a_finished_run_holds_what_it_needs_and_no_more(finished):
     names = {p.name for p in finished.iterdir()}
     assert names == {
-        "candidates", "config.yaml", "curves.csv", "environment.json", "hypervolume.csv",
-        "importance.csv", "journal.jsonl", "leaderboard.csv", "lock", "model.adanet",
-        "pareto.csv", "prepared.json", "prior.json", "space.yaml", "split.npz",
+        "candidates", "config.yaml", "curves.csv", "ensemble.csv", "environment.json",
+        "held_out.npz", "hypervolume.csv", "importance.csv", "journal.jsonl", "leaderboard.csv",
+        "lock", "model.adanet", "pareto.csv", "prepared.json", "prior.json", "probe.feather", "space.yaml",
+        "split.npz",
     }  # fmt: skip
     assert check(finished) == []
 

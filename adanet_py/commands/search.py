@@ -72,10 +72,10 @@ def search(
     ] = "adanet",
     adanet_lambda: Annotated[
         float,
-        typer.Option("--lambda", metavar="L", help="Penalty of a member's weight by complexity."),
+        typer.Option(metavar="L", help="Penalty of a member's weight by complexity."),
     ] = 1e-2,
     adanet_beta: Annotated[
-        float, typer.Option("--beta", metavar="B", help="Penalty of it whatever the complexity.")
+        float, typer.Option(metavar="B", help="Penalty of it whatever the complexity.")
     ] = 1e-3,
     folds: Annotated[
         int | None, typer.Option(metavar="N", help="Folds of cross-validation; 1: a hold-out.")

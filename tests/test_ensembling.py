@@ -1,0 +1,187 @@
+"""The ensemble of a run: at its end and grown anew, scored honestly, saved as it was scored."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables import check_here, table
+from typer.testing import CliRunner
+
+import adanet_py
+from adanet_py import saving
+from adanet_py.cli import app
+from adanet_py.ensemble.complexity import COMPLEXITIES, complexities
+from adanet_py.ensemble.ensemblers import ENSEMBLERS
+from adanet_py.ensembling import COLUMNS, HeldOut, Options, grow_ensemble, is_better
+from adanet_py.errors import ConfigError, RunError
+from adanet_py.folder import read_state
+from adanet_py.leaderboard import ranked
+from adanet_py.model import load
+from adanet_py.records import Candidate, Result, Status
+from adanet_py.regrow import regrow
+
+SEARCH = {"target": "target", "candidates": 16, "space": "tiny", "workers": 0, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ensemble") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "start_check", check_here)
+        adanet_py.search(table(rows=400), folds=1, out=folder, **SEARCH)
+    return folder
+
+
+def test_the_ensemble_is_grown_scored_and_saved(run):
+    state = read_state(run)
+    found = state.ensemble
+    assert len(found["members"]) >= 2
+    frame = pd.read_csv(run / "ensemble.csv")
+    assert list(frame.columns) == list(COLUMNS)
+    assert set(found["members"]) == set(frame[frame.final_weight > 0].id)
+    scores = {k: v["validation"] for k, v in found["scores"].items()}
+    best = max(state.finished(), key=lambda r: r.reward)
+    assert scores["single"] == best.metrics["validation"]
+    saved = scores["ensemble"] < scores["single"]
+    assert state.model["candidate"] == ("ensemble" if saved else best.candidate.id)
+    assert len(load(run).members) == (len(found["members"]) if saved else 1)
+
+
+def test_f_in_the_table_is_that_of_its_parts(run):
+    frame = pd.read_csv(run / "ensemble.csv")
+    first = frame[frame["round"] == 1]
+    nothing = first.loss + first.penalty - first.change
+    np.testing.assert_allclose(nothing, nothing.iloc[0], rtol=1e-12)
+    for _, rows in frame.groupby("round"):
+        assert rows.accepted.sum() <= 1
+        if rows.accepted.any():
+            assert rows[rows.accepted].change.iloc[0] == rows.change.min() < 0
+
+
+def test_the_model_predicts_what_its_members_and_weights_say(run):
+    grown, path = regrow(run, Options(lambda_=0.0, beta=0.0), run.parent / "again.adanet")
+    model, rows = load(path), table(rows=400)
+    raw = [
+        model.fold_outputs(m, model.features(rows)).mean(0) / m.temperature for m in model.members
+    ]
+    z = grown.weights.combine(np.stack(raw).astype(float))[:, 0]
+    np.testing.assert_allclose(model.predict_proba(rows)[:, 1], 1 / (1 + np.exp(-z)), atol=1e-4)
+
+
+def test_the_cross_fitted_score_is_not_that_of_the_fitted_rows(run):
+    held, state = HeldOut.load(run), read_state(run)
+    networks = [r for r in ranked(state.finished()) if r.status.usable]
+    free = grow_ensemble(run, networks, held, Options("stacking"))
+    fitted = free.ensemble.value  # mean loss on the rows that it was fitted to
+    assert held.metric == "log_loss"
+    assert free.scores["ensemble"].validation > fitted
+
+
+@pytest.mark.parametrize("name", ENSEMBLERS)
+def test_every_ensembler_gives_a_model_that_passes_its_check(run, name, tmp_path):
+    grown, path = regrow(run, Options(name), tmp_path / "m.adanet")
+    assert len(load(path).members) == len(grown.members)
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_one_network_alone(run, tmp_path):
+    _, path = regrow(run, Options(), tmp_path / "single.adanet", single=True)
+    best = max(read_state(run).finished(), key=lambda r: r.reward)
+    [member] = load(path).members
+    assert member.candidate.id == best.candidate.id
+    assert load(path).weights is None
+
+
+def test_no_time_no_ensemble(run):
+    held, state = HeldOut.load(run), read_state(run)
+    assert grow_ensemble(run, state.finished(), held, Options(), late=lambda: True) is None
+
+
+def test_what_is_better_depends_on_the_metric(run):
+    held, state = HeldOut.load(run), read_state(run)
+    networks = [r for r in ranked(state.finished()) if r.status.usable]
+    grown = grow_ensemble(run, networks, held, Options())
+    lower = grown.scores["ensemble"].validation < grown.scores["single"].validation
+    assert is_better(grown, "log_loss") is lower
+    assert is_better(grown, "accuracy") is not lower
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"ensembler": "adnet"}, "Did you mean 'adanet'"),
+        ({"strategy": "shrink"}, "Known: all, grow, solo"),
+        ({"complexity": "deep"}, "Did you mean 'depth'"),
+        ({"kind": "tensor"}, "Known: matrix, scalar, vector"),
+        ({"lambda_": -1.0}, "--lambda: expected a number of 0 or more"),
+        ({"beta": float("nan")}, "--beta: expected a number of 0 or more"),
+        ({"most": 0}, "at least 1 member"),
+    ],
+)
+def test_bad_options_are_refused(given, words):
+    with pytest.raises(ConfigError, match=words):
+        Options(**given)
+
+
+def test_a_run_that_has_no_rows_or_no_end_is_refused(run, tmp_path):
+    with pytest.raises(RunError, match="Expected a run folder"):
+        regrow(tmp_path / "absent", Options())
+    with pytest.raises(RunError, match="does not hold the rows"):
+        HeldOut.load(tmp_path)
+    with pytest.raises(RunError, match="worth its penalty"):
+        regrow(run, Options(lambda_=1e6), tmp_path / "none.adanet")
+
+
+def test_other_losses_get_no_ensemble(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(saving, "start_check", check_here)
+    frame = table(rows=200).assign(target=np.arange(200) % 7 / 2.0)
+    options = SEARCH | {"candidates": 2, "loss": "mean_absolute"}
+    found = adanet_py.search(frame, folds=1, out=tmp_path / "run", **options)
+    assert found.summary["ensemble"] is None
+    said = capsys.readouterr().err
+    assert "No ensemble: the run is trained with the loss mean_absolute" in said
+
+
+@pytest.mark.parametrize("given", [{"ensemble": "none"}, {"choose": "simplest"}])
+def test_none_where_it_is_not_wanted(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "start_check", check_here)
+    options = SEARCH | {"candidates": 4} | given
+    found = adanet_py.search(table(rows=200), folds=1, out=tmp_path / "run", **options)
+    assert found.summary["ensemble"] is None
+    assert not (tmp_path / "run" / "ensemble.csv").exists()
+    assert len(found.model.members) == 1
+
+
+def test_the_command_shows_members_and_scores(run, tmp_path):
+    out = tmp_path / "m.adanet"
+    done = CliRunner().invoke(app, ["ensemble", str(run), "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["model"] == str(out)
+    done = CliRunner().invoke(app, ["ensemble", str(run), "--out", str(out), "--lambda", "0"])
+    assert all(f"{name}  " in done.stdout for name in ("ensemble", "mean", "single"))
+
+
+@pytest.mark.parametrize("name", COMPLEXITIES)
+def test_complexities_are_in_units_of_their_mean(name):
+    rng = np.random.default_rng(0)
+    results = [
+        Result(Candidate("mlp", seed=i), Status.COMPLETE, layers=i + 1, capacity=float(i))
+        for i in range(4)
+    ]
+    outputs = [rng.normal(size=(10, 2)) * (i + 1) for i in range(4)]
+    values = complexities(COMPLEXITIES[name].measure, results, outputs)
+    assert np.mean(values) == pytest.approx(1.0)
+    assert values == sorted(values)
+    assert (max(values) > min(values)) is (name != "constant")
+
+
+def test_what_is_not_known_counts_as_the_mean_and_less_than_nothing_is_refused():
+    results = [Result(Candidate("mlp", seed=i), Status.COMPLETE, layers=1) for i in range(2)]
+    outputs = [np.zeros((3, 1))] * 2
+    assert complexities(COMPLEXITIES["capacity"].measure, results, outputs) == [1.0, 1.0]
+    with pytest.raises(ConfigError, match="complexity of 0 or more"):
+        complexities(lambda r, o: -1.0, results, outputs)
