@@ -206,7 +206,8 @@ def accept(check: Check) -> dict[str, Any]:
     }
     if check.grown is not None:
         scores = check.grown.scores["ensemble"]
-        found |= {"candidate": ENSEMBLE, "validation": scores.validation}
+        network = check.result.candidate.id
+        found |= {"candidate": ENSEMBLE, "validation": scores.validation, "network": network}
     return found
 
 

@@ -25,7 +25,7 @@ COLUMNS: dict[str, str] = {
     "train": "metric on training rows, in its natural sign and unit",
     "validation": "metric on validation rows, which the search chooses by",
     "audit": "metric on audit rows, which no choice ever sees; empty where there are too few rows",
-    "chosen": "whether it is the model that is saved",
+    "chosen": "whether it is the network saved as the model, or the first member of an ensemble",
     "optimism": "by how much audit is worse than validation, in the metric's unit",
     "optimism_low": "lower end of its 95 % interval; for the model",
     "optimism_high": "upper end of that interval",

@@ -49,7 +49,8 @@ def write_tables(
             stored[result.candidate.id] = found
     if is_regression(prepared.task):
         y = in_own_unit(y, target.mean, target.scale)
-    name = chosen.candidate.id if chosen else (state.model or {}).get("candidate")
+    saved = state.model or {}
+    name = chosen.candidate.id if chosen else saved.get("network", saved.get("candidate"))
     audit = _audited(folder, prepared, state.by_id.get(name or ""))
     table = leaderboard.build(
         results, metric, predictions=stored, y=y, weight=weight, top=TOP, model=name,
