@@ -19,6 +19,7 @@ import yaml
 import adanet_py
 from adanet_py.advice import IMPORTANCE_COLUMNS
 from adanet_py.cli import app
+from adanet_py.ensembling import COLUMNS as ENSEMBLE_COLUMNS
 from adanet_py.fronts import HYPERVOLUME_COLUMNS, PARETO_COLUMNS
 from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS
 from adanet_py.listing import REGISTRIES
@@ -168,6 +169,7 @@ def test_the_first_two_bash_blocks_install_with_the_main_job_and_the_tests():
         ("`pareto.csv`:", PARETO_COLUMNS),
         ("`hypervolume.csv`, a row", HYPERVOLUME_COLUMNS),
         ("`importance.csv`, the", IMPORTANCE_COLUMNS),
+        ("`ensemble.csv`, a row", ENSEMBLE_COLUMNS),
     ],
 )
 def test_the_columns_of_the_output_are_documented_as_in_the_program(heading, columns):

@@ -119,8 +119,8 @@ def test_a_finished_run_holds_what_it_needs_and_no_more(finished):
     assert names == {
         "candidates", "config.yaml", "curves.csv", "ensemble.csv", "environment.json",
         "held_out.npz", "hypervolume.csv", "importance.csv", "journal.jsonl", "leaderboard.csv",
-        "lock", "model.adanet", "pareto.csv", "prepared.json", "prior.json", "probe.feather", "space.yaml",
-        "split.npz",
+        "lock", "model.adanet", "pareto.csv", "prepared.json", "prior.json", "probe.feather",
+        "space.yaml", "split.npz",
     }  # fmt: skip
     assert check(finished) == []
 
