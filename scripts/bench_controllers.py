@@ -100,12 +100,21 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def summary(rows: Sequence[Row], tables: Sequence[str]) -> list[Row]:
-    """By batch and controller: mean over `tables` of regret, of rank, and of time."""
+    """By batch and controller: mean over tables of regret, of rank, and of time.
+
+    Over those of `tables` that all have which have half of them; the others are left out.
+    """
     import pandas as pd
 
     out = []
     frame = pd.DataFrame([r for r in rows if r["table"] in tables])
     for batch, part in frame.groupby("batch"):
+        counts = part.controller.value_counts()
+        part = part[part.controller.isin(counts[2 * counts >= counts.max()].index)]
+        had = part.table.value_counts()
+        part = part[part.table.isin(had[had == part.controller.nunique()].index)]
+        if part.empty:
+            continue
         wide = {
             q: part.pivot_table(index="controller", columns="table", values=f"regret_{q}")
             for q in QUERIES
@@ -139,7 +148,8 @@ def write(rows: list[Row]) -> None:
         f"Last part made by `{command}` on {os.cpu_count()} threads ({platform.machine()}); "
         f"{' or '.join(map(str, seeds))} seeds. Normalised test regret of "
         "the incumbent after 25 to 200 queries, lower is better: median over the seeds, mean over "
-        "the tables; mean rank; milliseconds per proposal. Every table: controllers_nas.csv.",
+        "the tables; mean rank; milliseconds per proposal. The tables are those that all "
+        "controllers of a batch size were played on (column tables: how many). Every table: controllers_nas.csv.",
     ]
     for title, tables in (("Listed networks", LISTED), ("Surrogate of LCBench", CURVES)):
         found = summary(rows, tables) if any(r["table"] in tables for r in rows) else []
