@@ -149,7 +149,8 @@ def write(rows: list[Row]) -> None:
         f"{' or '.join(map(str, seeds))} seeds. Normalised test regret of "
         "the incumbent after 25 to 200 queries, lower is better: median over the seeds, mean over "
         "the tables; mean rank; milliseconds per proposal. The tables are those that all "
-        "controllers of a batch size were played on (column tables: how many). Every table: controllers_nas.csv.",
+        "controllers of a batch size were played on (column tables: how many). "
+        "Every table: controllers_nas.csv.",
     ]
     for title, tables in (("Listed networks", LISTED), ("Surrogate of LCBench", CURVES)):
         found = summary(rows, tables) if any(r["table"] in tables for r in rows) else []
