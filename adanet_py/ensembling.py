@@ -197,7 +197,7 @@ def grow_ensemble(
     pool = read_pool(folder, results, COMPLEXITIES[options.complexity].measure)
     if len(pool.members) < 2:
         return None
-    setting = _setting(held.task, held.validation, options)
+    setting = replace(_setting(held.task, held.validation, options), late=late)
     build = ENSEMBLERS[options.ensembler].build
     ensemble = build(setting, pool.members)
     if not ensemble.names or late():

@@ -24,7 +24,7 @@ from adanet_py.journal import Event, read, refused, write_atomic
 from adanet_py.own import Own
 from adanet_py.pareto import pareto_front
 from adanet_py.plan import best_of
-from adanet_py.records import Group, History, Proposed, Result, Status
+from adanet_py.records import Group, History, Result, Status
 from adanet_py.reward import RewardRule
 from adanet_py.space import SearchSpace
 
@@ -62,7 +62,7 @@ class State:
     best: Result | None = None  # the usable network with the highest reward
     infeasible: dict[int, int] = field(default_factory=dict)  # candidates of a group, where any
     _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
-    _proposed: Proposed = field(default_factory=Proposed, init=False, repr=False, compare=False)
+    _proposed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def replayed(cls, events: Iterable[Event]) -> State:
@@ -79,7 +79,7 @@ class State:
             group = Group.from_json(data)
             self.groups[group.index] = group
             self.began = time if self.began is None else self.began
-            self._proposed.add(group.candidates)
+            self._proposed.update(c.experiment for c in group.candidates)
         elif kind == "results":
             results = [Result.from_json(r) for r in data["results"]]
             self.results[data["group"]] = results

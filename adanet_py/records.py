@@ -306,42 +306,26 @@ class Hashes:
 
 
 @dataclass(frozen=True)
-class Proposed:
-    """`ids` and `experiments` of all candidates a run proposed: sets that grow with it."""
-
-    ids: set[str] = field(default_factory=set)
-    experiments: set[str] = field(default_factory=set)
-
-    def add(self, candidates: Iterable[Candidate]) -> None:
-        """Take in candidates."""
-        for candidate in candidates:
-            self.ids.add(candidate.id)
-            self.experiments.add(candidate.experiment)
-
-
-@dataclass(frozen=True)
 class History:
     """Every result so far in order, and the candidates proposed but not yet finished.
 
-    `proposed` spares a long history from being looked through at every proposal: it holds the
-    candidates of all results, and none that is in neither.
+    `proposed` spares a long history from being looked through at every proposal: the experiments of
+    all results, and of nothing that is in neither.
     """
 
     results: tuple[Result, ...] = ()
     pending: tuple[Candidate, ...] = ()
-    proposed: Proposed | None = field(default=None, repr=False, compare=False)
+    proposed: AbstractSet[str] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
-    def _proposed(self) -> Proposed:
+    def _of_results(self) -> AbstractSet[str]:
         if self.proposed is not None:
             return self.proposed
-        found = Proposed()
-        found.add(r.candidate for r in self.results)
-        return found
+        return {r.candidate.experiment for r in self.results}
 
     def experiments(self) -> Hashes:
         """`Candidate.experiment` of all that was proposed."""
-        return Hashes(self._proposed.experiments, [c.experiment for c in self.pending])
+        return Hashes(self._of_results, [c.experiment for c in self.pending])
 
     def new(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those of `candidates` that were never proposed, each once.

@@ -197,7 +197,7 @@ def draw(found: Sequence[Row]) -> None:
 def _without_paths(words: Sequence[str]) -> list[str]:
     return [
         "DATA" if before == "--data" else word
-        for before, word in zip(["", *words[:-1]], words, strict=True)
+        for before, word in zip(["", *words], words, strict=False)
     ]
 
 

@@ -21,7 +21,7 @@ from adanet_py.controllers.families import Proposal, propose_family_by_family
 from adanet_py.controllers.scored import scored
 from adanet_py.errors import ConfigError
 from adanet_py.records import Candidate, History, Scalar
-from adanet_py.space import Assignment, SearchSpace, mutate_assignment
+from adanet_py.space import Assignment, SearchSpace, fill, mutate_assignment
 from adanet_py.space_points import is_active
 
 GENERATIONS = 24  # that are told again at every call
@@ -63,6 +63,7 @@ class _Strategy:
 
     def __init__(self, space: SearchSpace, history: History, seed: int) -> None:
         self._space, self._columns = space, columns_of(space)
+        self._rng = np.random.default_rng(seed)
         free = [j for j, d in enumerate(space.decisions) if d.size > 1]
         widths = [1 if space.decisions[j].ordered else len(space.decisions[j].domain) for j in free]
         ends = np.cumsum([0, *widths])
@@ -113,7 +114,12 @@ class _Strategy:
         return out
 
     def draw(self, given: Mapping[str, Scalar]) -> Assignment:
-        """What is `given` where it is active, the rest from a point of the strategy."""
+        """What is `given` where it is active, the rest from a point of the strategy.
+
+        From the prior before the first generation is there.
+        """
+        if self._strategy.generation == 0:
+            return fill(self._space, given, self._rng)
         x = self._strategy.ask()
         out: Assignment = {}
         for j, d in enumerate(self._space.decisions):

@@ -8,8 +8,8 @@ members are at hand, nothing is trained: hundreds of offers are weighed in a sec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ STRATEGIES: dict[str, str] = {
 }
 LEAST_FALL = 1e-6  # of F, as a share of it, that is worth another member
 _STEPS = 60
-_BLOCK = 2_000_000  # numbers of outputs looked at together
+_BLOCK = 200_000  # numbers of outputs looked at together: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Setting:
     """What an ensemble is grown for: the task, its rows and the penalty.
 
     `y` and `weight` are of the rows of the members' outputs. Gamma_j = lambda_ r_j + beta. `most`
-    bounds the members, and so the rounds.
+    bounds the members, and so the rounds; no round begins once `late()`.
     """
 
     task: str
@@ -88,6 +88,7 @@ class Setting:
     bias: bool = False
     strategy: str = "grow"
     most: int = 16
+    late: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
 
     def gamma(self, members: Sequence[Member]) -> Floats:
         """The penalty of each member's weights [k]."""
@@ -125,7 +126,7 @@ def grow(setting: Setting, pool: Sequence[Member]) -> Ensemble:
     offers: list[Offer] = []
     for number in range(1, setting.most + 1):
         offered = _offered(pool, chosen)
-        if not offered:
+        if not offered or setting.late():
             break
         alone = setting.strategy == "solo"
         base = _nothing(setting, pool[0].outputs.shape[1]) if alone else found
