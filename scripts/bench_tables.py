@@ -170,8 +170,10 @@ def write(frame: pd.DataFrame, stem: Path | None) -> None:
     stem.parent.mkdir(exist_ok=True)
     frame.to_csv(stem.with_suffix(".csv"), index=False)
     cores = len(os.sched_getaffinity(0))
-    command = " ".join(["python", "scripts/bench_tables.py", *sys.argv[1:]])
-    lines = [f"Made by `{command}` on {cores} cores ({platform.machine()}), no GPU.", ""]
+    from benching import command  # with torch, whose pages the searches would have shared
+
+    made = command(__file__)
+    lines = [f"Made by `{made}` on {cores} cores ({platform.machine()}), no GPU.", ""]
     lines += ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
     for row in frame.itertuples(index=False):
         lines.append("| " + " | ".join("" if pd.isna(v) else str(v) for v in row) + " |")

@@ -165,8 +165,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 
 def command(script: str) -> str:
-    """How this program was called."""
-    return " ".join(["python", f"scripts/{Path(script).name}", *sys.argv[1:]])
+    """How this program was called, without the folders of this machine."""
+    words = [
+        {"--data": "DATA", "--out": "FILE"}.get(before, word)
+        for before, word in zip(sys.argv, sys.argv[1:], strict=False)
+    ]
+    return " ".join(["python", f"scripts/{Path(script).name}", *words])
 
 
 def deliver(report: dict[str, Any], lines: Sequence[str], stem: Path | None, as_json: bool) -> None:
