@@ -17,7 +17,7 @@ from adanet_py.data.splits import Split
 from adanet_py.ensembling import Grown, HeldOut, Options, grow_ensemble, why_none, write_table
 from adanet_py.errors import RunError
 from adanet_py.export import ENSEMBLE, TOLERANCE, expect
-from adanet_py.folder import PROBE, read_described, read_state
+from adanet_py.folder import PROBE, candidate_file, read_described, read_state
 from adanet_py.leaderboard import ranked
 from adanet_py.model import Model, load, network_member
 from adanet_py.records import Result
@@ -67,7 +67,7 @@ def regrow(
 def _model(folder: Path, single: Result | None, grown: Grown) -> Model:
     """The saved model of the run with other members."""
     results = grown.members if single is None else (single,)
-    paths = [folder / "candidates" / f"{r.candidate.id}.safetensors" for r in results]
+    paths = [candidate_file(folder, r.candidate.id) for r in results]
     scores = grown.scores["ensemble" if single is None else "single"]
     about = {
         "candidate": ENSEMBLE if single is None else single.candidate.id,

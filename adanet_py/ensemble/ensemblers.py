@@ -10,6 +10,7 @@ import numpy as np
 
 from adanet_py.ensemble.growth import Ensemble, Member, Setting, grow
 from adanet_py.ensemble.losses import LOSSES
+from adanet_py.ensemble.objective import row_shares
 from adanet_py.ensemble.weights import Weights
 
 DRAWS = 50  # of greedy selection with replacement
@@ -39,9 +40,7 @@ def greedy(setting: Setting, pool: Sequence[Member]) -> Ensemble:
     """
     loss = LOSSES[setting.task]
     outputs = np.stack([m.outputs for m in pool]).astype(np.float64)
-    share = np.full(len(setting.y), 1.0 / len(setting.y))
-    if setting.weight is not None:
-        share = setting.weight / setting.weight.sum()
+    share = row_shares(len(setting.y), setting.weight)
     total, counts = np.zeros(outputs.shape[1:]), np.zeros(len(pool))
     best, least = counts, np.inf
     for drawn in range(1, DRAWS + 1):

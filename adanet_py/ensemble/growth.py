@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adanet_py.ensemble.losses import LOSSES, Floats, Parts
-from adanet_py.ensemble.objective import Kind, Objective, minimise
+from adanet_py.ensemble.objective import Kind, Objective, minimise, row_shares
 from adanet_py.ensemble.weights import Weights
 
 STRATEGIES: dict[str, str] = {
@@ -179,9 +179,7 @@ def _weigh(
     if chosen:
         objective = setting.objective(chosen)
         z, penalty = base.weights.combine(objective.outputs), objective.penalty(base.weights)
-    share = np.full(len(z), 1.0 / len(z))
-    if setting.weight is not None:
-        share = setting.weight / setting.weight.sum()
+    share = row_shares(len(z), setting.weight)
     gamma = setting.gamma(offered)
     block = max(1, _BLOCK // z.size)
     out = []

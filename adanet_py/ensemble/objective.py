@@ -61,8 +61,7 @@ class Objective:
             raise ConfigError(
                 f"Expected a penalty of 0 or more for each of {k} members, found {self.gamma}."
             )
-        share = np.full(n, 1.0 / n) if self.weight is None else self.weight / self.weight.sum()
-        object.__setattr__(self, "share", share)
+        object.__setattr__(self, "share", row_shares(n, self.weight))
 
     @property
     def loss(self) -> Convex:
@@ -94,6 +93,11 @@ class Objective:
     def value(self, weights: Weights) -> float:
         """F(w)."""
         return self.data_loss(weights) + self.penalty(weights)
+
+
+def row_shares(rows: int, weight: Floats | None) -> Floats:
+    """What each row counts for in a mean [n]: its weight, or the same for all; the sum is 1."""
+    return np.full(rows, 1.0 / rows) if weight is None else weight / weight.sum()
 
 
 @dataclass(frozen=True)
