@@ -1,0 +1,13 @@
+"""Refinement: moves that make children of a good network and carry its weights over.
+
+One function (or file) per move and one line in `MOVES`. No torch at import.
+"""
+
+from adanet_py.refine import train_on
+from adanet_py.refine.move import Move
+
+MOVES: dict[str, Move] = {
+    "train_on": train_on.MOVE,
+}
+
+__all__ = ["MOVES", "Move"]

@@ -1,0 +1,60 @@
+"""The record that describes a move; importing it loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adanet_py.records import Candidate, Scalar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from adanet_py.architectures import Architecture
+    from adanet_py.training.losses import Loss
+
+
+@dataclass(frozen=True)
+class Move:
+    """A way to make children of a network.
+
+    `children(parent, architecture)` gives the static description of every child the move offers,
+    complete, none where it does not apply. `weights` names a function
+    ``(parent, child, probe, rng) -> None`` ("module:function") that writes the parent's weights
+    and buffers into the child's module, in place, both in evaluation mode. The child is otherwise
+    as `build_module` makes it.
+    `preserves`: whether parent and child then compute the same function; that is checked.
+    """
+
+    name: str
+    summary: str
+    preserves: bool
+    children: Callable[[Candidate, Architecture], tuple[Mapping[str, Scalar], ...]]
+    weights: str
+
+    def transfer(self) -> Callable[[nn.Module, nn.Module, Probe, np.random.Generator], None]:
+        """The function called `weights`; loads torch."""
+        from importlib import import_module
+
+        module, _, attribute = self.weights.partition(":")
+        found: Callable[[nn.Module, nn.Module, Probe, np.random.Generator], None]
+        found = getattr(import_module(module), attribute)
+        return found
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Training rows that a move may look at: numeric [B, n], category [B, c], target [B].
+
+    Several targets are [B, T]; `offset` [B] or None is the rows' log exposure. `loss` is that of
+    the candidate, for moves that ask how much a unit matters to it.
+    """
+
+    numeric: Tensor
+    category: Tensor
+    target: Tensor
+    loss: Loss
+    offset: Tensor | None = None
