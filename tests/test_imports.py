@@ -134,3 +134,16 @@ def test_every_module_can_be_imported(compiled):
             continue  # needs numba
         if name != "adanet_py.__main__":
             importlib.import_module(name)
+
+
+def test_the_first_proposals_of_a_search_load_no_scipy():
+    code = (
+        "import sys, numpy as np\n"
+        "from adanet_py.controllers import CONTROLLERS\n"
+        "from adanet_py.records import History\n"
+        "from adanet_py.space import load_space\n"
+        "CONTROLLERS['auto'](load_space('table'), History(), 8, np.random.default_rng(0))\n"
+        "print([m for m in ('scipy', 'sklearn', 'optuna') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

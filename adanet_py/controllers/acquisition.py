@@ -205,13 +205,16 @@ def transformed(rewards: Floats) -> Floats:
     So the worst, of which there is no end where networks diverge, cannot hide what is near the best
     (Salinas et al. 2020, "A quantile-based approach for hyperparameter transfer learning").
     """
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
-
     done = ~np.isnan(rewards)
     out = np.full(len(rewards), np.nan)
-    y = ndtri((rankdata(rewards[done]) - 0.5) / max(done.sum(), 1))
-    out[done] = (y - y.mean()) / max(float(y.std()), 1e-12) if len(y) else y
+    if not done.any():  # the first proposals of a search need no scipy, which takes time to load
+        return out
+    from scipy.special import ndtri
+
+    _, place, count = np.unique(rewards[done], return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - 0.5 * (count - 1))[place]  # equal ones share their mean rank
+    y = ndtri((ranks - 0.5) / done.sum())
+    out[done] = (y - y.mean()) / max(float(y.std()), 1e-12)
     return out
 
 
