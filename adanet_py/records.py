@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -293,14 +293,14 @@ class Group:
 class Hashes:
     """Hashes of what was proposed; those added leave `known`, which may be shared, as it is."""
 
-    def __init__(self, known: AbstractSet[str], more: Iterable[str] = ()) -> None:
+    def __init__(self, known: AbstractSet[Hashable], more: Iterable[Hashable] = ()) -> None:
         self._known = known
         self._more = set(more)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: Hashable) -> bool:
         return name in self._more or name in self._known
 
-    def add(self, name: str) -> None:
+    def add(self, name: Hashable) -> None:
         """One more."""
         self._more.add(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -77,6 +78,11 @@ class Decision:
         return list(accumulate(self.prior))[:-1]
 
     @cached_property
+    def _among(self) -> frozenset[tuple[bool, Scalar]]:
+        """The choices, of which 1 is not true."""
+        return frozenset((isinstance(c, bool), c) for c in self.domain)
+
+    @cached_property
     def freedom(self) -> float:
         """Entropy of the prior over that of equal shares: 1 where nothing is preferred."""
         if not self.prior or len(self.prior) < 2:
@@ -116,8 +122,7 @@ class Decision:
     def allows(self, value: Scalar) -> bool:
         """Whether `value` is in the domain."""
         if self.kind == "choice":
-            is_bool = isinstance(value, bool)
-            return any(value == c and is_bool == isinstance(c, bool) for c in self.domain)
+            return isinstance(value, Hashable) and (isinstance(value, bool), value) in self._among
         if not _is_number(value):
             return False
         low, high = self.ends

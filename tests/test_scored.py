@@ -6,6 +6,7 @@ import numpy as np
 
 from adanet_py.controllers.scored import BEST, LATEST, scored
 from adanet_py.records import Candidate, History, Result, Status
+from adanet_py.space import load_space
 
 
 def numbered(i: int) -> Candidate:
@@ -21,7 +22,7 @@ def test_of_a_long_history_models_see_the_best_and_the_latest():
         )
         for i in range(4000)
     )
-    rows = scored(History(results, (numbered(4000),)))
+    rows = scored(load_space("table"), History(results, (numbered(4000),)))
     assert len(rows.candidates) == len(rows.rewards) == BEST + LATEST + 1
     assert np.isnan(rows.rewards[-1])
     assert not np.isnan(rows.rewards[:-1]).any()

@@ -75,7 +75,7 @@ def tried(space: SearchSpace, history: History, most: int) -> Tried:
     """What the history says of points of the space: `most` results, with rewards `transformed` as
     all of them are, and all that is pending."""
     columns = columns_of(space)
-    rows = scored(history)
+    rows = scored(space, history)
     rewards = transformed(rows.rewards)
     kept = np.append(remembered(rewards, most), np.flatnonzero(np.isnan(rewards)))
     places = [columns.place_of(space, rows.candidates[int(i)]) for i in kept]

@@ -18,6 +18,7 @@ import numpy as np
 
 from adanet_py.controllers.columns import Floats, columns_of
 from adanet_py.controllers.families import Proposal, propose_family_by_family
+from adanet_py.controllers.ledger import ledger_of
 from adanet_py.controllers.scored import scored
 from adanet_py.errors import ConfigError
 from adanet_py.records import Candidate, History, Scalar
@@ -41,16 +42,17 @@ def propose(
     """
     strategy = _Strategy(space, history, int(rng.integers(1, 2**31)))
     columns, names = columns_of(space), {d.name for d in space.decisions}
-    places = columns.places(space, [*(r.candidate for r in history.results), *history.pending])
-    tried = {place.key for place in places if place is not None}
+    places = columns.places(space, history.pending)
+    known = ledger_of(space, history).keys(space)
+    met = {place.key for place in places if place is not None}
 
     def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
         given = program or {}
         drawn = strategy.draw(given)
         for _ in range(_CHANGES):  # a narrow distribution over words repeats itself
             key = columns.encode(drawn).tobytes()
-            if key not in tried:
-                tried.add(key)
+            if key not in known and key not in met:
+                met.add(key)
                 break
             drawn, _ = mutate_assignment(space, drawn, rng, names - given.keys())
         return drawn, None, None
@@ -75,7 +77,7 @@ class _Strategy:
         cmaes = _package()
         kind = cmaes.CMA if size <= FULL else cmaes.SepCMA
         population = 4 + int(3 * np.log(size))
-        rows = scored(history)
+        rows = scored(self._space, history)
         done = np.flatnonzero(~np.isnan(rows.rewards))
         latest = done[-GENERATIONS * population :]
         places = self._columns.places(self._space, [rows.candidates[i] for i in latest])

@@ -21,7 +21,8 @@ import numpy as np
 
 from adanet_py.controllers.columns import Columns, Floats, columns_of
 from adanet_py.controllers.families import Proposal, propose_family_by_family
-from adanet_py.records import Candidate, History, Scalar
+from adanet_py.controllers.ledger import ledger_of
+from adanet_py.records import Candidate, Hashes, History, Scalar
 from adanet_py.space import Assignment, Decision, SearchSpace, fill, mutate_assignment
 
 STARTS = 8  # random candidates before each climb
@@ -50,7 +51,7 @@ def propose(
     """Untried neighbours of the incumbent; see the module."""
     columns = columns_of(space)
     known, tried = _read(space, columns, history)
-    moves = _moves(space, columns, known, tried, _random_ones(history), rng)
+    moves = _moves(space, columns, known, tried, _random_ones(space, history), rng)
     around: dict[tuple[tuple[str, Scalar], ...], Iterator[Assignment]] = {}
     chosen: _Move | None = None
 
@@ -75,27 +76,27 @@ def propose(
     return propose_family_by_family(space, history, n, rng, draw)
 
 
-def _random_ones(history: History) -> int:
+def _random_ones(space: SearchSpace, history: History) -> int:
     """How many were proposed from nothing."""
-    return sum([r.candidate.parent is None for r in history.networks()]) + sum(
-        [c.parent is None for c in history.pending]
-    )
+    ledger = ledger_of(space, history)
+    orphans = ledger.column("orphans", lambda some: [r.candidate.parent is None for r in some])
+    known = np.count_nonzero(np.array(orphans, dtype=bool) & ledger.networks)
+    return int(known) + sum([c.parent is None for c in history.pending])
 
 
-def _read(space: SearchSpace, columns: Columns, history: History) -> tuple[_Known, set[bytes]]:
+def _read(space: SearchSpace, columns: Columns, history: History) -> tuple[_Known, Hashes]:
     """The best results, best first, and every point that was proposed."""
-    candidates = [r.candidate for r in history.results]
-    places = columns.places(space, candidates)
-    tried = {place.key for place in places if place is not None}
+    ledger = ledger_of(space, history)
+    places, scores = ledger.places(space), ledger.scores
     waiting = columns.places(space, history.pending)
-    tried.update([place.key for place in waiting if place is not None])
-    scores = np.array([r.score for r in history.results])
+    tried = Hashes(ledger.keys(space), [place.key for place in waiting if place is not None])
     points, ids = [], []
-    for i in np.argsort(-scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]:
+    usable = int(np.count_nonzero(~np.isnan(scores)))
+    for i in np.argsort(-scores, kind="stable")[:usable].tolist():
         place = places[i]
         if place is not None:
             points.append(place.point)
-            ids.append(candidates[i].id)
+            ids.append(ledger.results[i].candidate.id)
         if len(ids) == LOOKED_AT:
             break
     return _Known(points, ids), tried
@@ -105,7 +106,7 @@ def _moves(
     space: SearchSpace,
     columns: Columns,
     known: _Known,
-    tried: set[bytes],
+    tried: Hashes,
     random_ones: int,
     rng: np.random.Generator,
 ) -> Iterator[_Move]:

@@ -19,7 +19,7 @@ of the linear policy, is sum_j k_j(x, z) e_j(x) G_j e_j(z).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -56,6 +56,11 @@ class Head:
         gaps = (middles[:, None] - middles) / _WIDTH
         likeness: Floats = np.exp(-0.5 * gaps**2)
         return likeness
+
+    @cached_property
+    def padded(self) -> Floats:
+        """G with a last row and column of zeros, for what is not active: [C + 1, C + 1]."""
+        return np.pad(self.likeness, (0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +129,29 @@ class Scores(NamedTuple):
 Kernel = tuple[int, npt.NDArray[np.intp], Floats]  # a head j, the rows [r] that have it, k_j [r, n]
 
 
+class Kernels:
+    """Every head that some of the past points have with its kernel, and where their cells are.
+
+    The logits of all heads, [r, C] of each, are one array after the other: of the P pairs of a head
+    and a row that has it, pair p has `sizes[p]` cells from `starts[p]` on and code `chosen[p]`.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        heads, points = policy.heads, policy.points
+        # The walk goes on in its array, so what is all of it is copied.
+        self.of_heads = [(j, rows, shared.copy()) for j, rows, shared in _walk(policy, points)]
+        counts = [len(rows) for _, rows, _ in self.of_heads]
+        self.heads = np.repeat([j for j, _, _ in self.of_heads], counts).astype(np.intp)
+        self.rows = np.concatenate([np.empty(0, np.intp), *(rows for _, rows, _ in self.of_heads)])
+        borders = np.array(heads.borders)
+        self.sizes = np.diff(borders)[self.heads]
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.chosen = self.starts + points[self.rows, self.heads]
+        # Of each cell its place among the residuals [n, F].
+        first = self.rows * borders[-1] + borders[self.heads] - self.starts
+        self.places = np.repeat(first, self.sizes) + np.arange(self.sizes.sum())
+
+
 def untrained(heads: Heads) -> Policy:
     """The policy that follows the priors."""
     points = np.empty((0, len(heads.all)), dtype=np.intp)
@@ -139,39 +167,36 @@ def log_probability(policy: Policy, points: Codes) -> Floats:
     return out
 
 
-def kernels(policy: Policy) -> list[Kernel]:
-    """k_j between the past points of a policy, whatever its coefficients, for several `scores`."""
-    return [(j, rows, shared.copy()) for j, rows, shared in _walk(policy, policy.points)]
-
-
-def scores(
-    policy: Policy, known: Iterable[Kernel] | None = None, with_products: bool = True
-) -> Scores:
-    """The scores of the past points; see the module. Products are zeros if not asked for.
-
-    `known` are the `kernels` of the same points.
-    """
-    points, heads = policy.points, policy.heads
+def scores(policy: Policy) -> Scores:
+    """The scores of the past points; see the module."""
+    points, heads, known = policy.points, policy.heads, Kernels(policy)
     n = len(points)
     logs, residuals = np.zeros(points.shape), np.zeros((n, heads.borders[-1]))
     products = np.zeros((n, n))
-    for j, rows, shared in _walk(policy, points) if known is None else known:
-        codes = points[rows, j]
-        log_p = log_softmax(policy.logits(j, shared))
-        at = np.arange(len(codes))
-        logs[rows, j] = log_p[at, codes]
-        e = -np.exp(log_p)
-        e[at, codes] += 1.0
-        residuals[rows, heads.cells(j)] = e
-        if not with_products:
-            continue
-        head = heads.all[j]
-        pairs = (e @ head.likeness if head.ordered else e) @ e.T
-        if len(codes) == n:
-            products += shared * pairs
+    logs[known.rows, known.heads], residuals.ravel()[known.places] = residuals_of(policy, known)
+    for j, rows, shared in known.of_heads:
+        head, e = heads.all[j], residuals[:, heads.cells(j)]
+        if len(rows) == n:
+            products += shared * ((e @ head.likeness if head.ordered else e) @ e.T)
         else:
+            e = e[rows]
+            pairs = (e @ head.likeness if head.ordered else e) @ e.T
             products[rows[:, None], rows] += shared[:, rows] * pairs
     return Scores(logs, residuals, products)
+
+
+def residuals_of(policy: Policy, known: Kernels) -> tuple[Floats, Floats]:
+    """log pi_j of the pairs [P] of `known`, which may be of other coefficients, and the residuals
+    of all their cells."""
+    if not known.of_heads:
+        return np.empty(0), np.empty(0)
+    logits = np.concatenate([policy.logits(j, k).ravel() for j, _, k in known.of_heads])
+    shifted = logits - np.repeat(np.maximum.reduceat(logits, known.starts), known.sizes)
+    p = np.exp(shifted)
+    total = np.add.reduceat(p, known.starts)
+    residuals = -p / np.repeat(total, known.sizes)
+    residuals[known.chosen] += 1.0
+    return shifted[known.chosen] - np.log(total), residuals
 
 
 def draw(
@@ -228,12 +253,8 @@ def _walk(policy: Policy, points: Codes, drawing: bool = False) -> Iterator[Kern
             yield j, rows, shared if everywhere else shared[rows]
         if len(head.base) == 1 or not known_counts[j]:
             continue
-        if everywhere and known_counts[j] == len(past):
-            shared += (weight * head.likeness[:, past[:, j]])[points[:, j]]
-        else:
-            theirs = known[:, j].nonzero()[0]
-            likeness = (weight * head.likeness[:, past[theirs, j]])[points[rows, j]]
-            shared[rows[:, None], theirs] += likeness
+        # Code -1, not active, takes the last row or column, which are 0: it adds nothing.
+        shared += (weight * head.padded)[:, past[:, j]][points[:, j]]
 
 
 def log_softmax(logits: Floats) -> Floats:

@@ -38,10 +38,11 @@ from adanet_py.controllers.policy import (
     Codes,
     Floats,
     Heads,
+    Kernels,
     Policy,
     Scores,
-    kernels,
     log_probability,
+    residuals_of,
     scores,
     untrained,
 )
@@ -121,24 +122,26 @@ def natural_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learn
 
 def clipped_step(learner: Learner, rewards: Floats, share: float = 1.0) -> Learner:
     """Some epochs on the `rewards` [n] of the past points; `share` of the length of whole ones."""
-    policy, known = learner.policy, kernels(learner.policy)
-    old = scores(policy, known, with_products=False)
-    weights = importance(old.log_probabilities.sum(axis=1), learner.behaviour)[:, None]
-    advantage = advantages(rewards)[:, None]
+    policy, known = learner.policy, Kernels(learner.policy)
+    count, width = policy.coefficients.shape
+    cells = known.places % max(1, width)
+    old, residuals = residuals_of(policy, known)
+    now: Floats = np.bincount(known.rows, old, minlength=count).astype(np.float64)
+    weights = importance(now, learner.behaviour)
+    advantage = advantages(rewards)
     advantage = advantage - np.average(advantage, weights=weights)
     kept = (1.0 - LOSS) ** share
-    found, coefficients = old, kept * policy.coefficients
+    logs, coefficients = old, (kept * policy.coefficients).ravel()
     for epoch in range(EPOCHS):
         if epoch:
-            found = scores(policy, known, with_products=False)
-        ratio = np.exp(found.log_probabilities - old.log_probabilities)
-        slope = weights * clipped_slope(ratio, advantage)
-        by_cell = np.repeat(slope, np.diff(policy.heads.borders), axis=1)
-        gradient = by_cell * found.residuals / weights.sum()
-        steepest = np.abs(gradient.sum(axis=0)).max(initial=0.0)  # of the biases of all cells
+            logs, residuals = residuals_of(policy, known)
+        slope = weights[known.rows] * clipped_slope(np.exp(logs - old), advantage[known.rows])
+        gradient = np.repeat(slope, known.sizes) * residuals / weights.sum()
+        biases = np.bincount(cells, gradient, minlength=width)
+        steepest = np.abs(biases).max(initial=0.0)
         length = share * min(CLIMB, REACH / steepest if steepest > 0.0 else CLIMB)
-        coefficients = coefficients + length * gradient
-        policy = Policy(policy.heads, policy.points, coefficients)
+        coefficients[known.places] += length * gradient
+        policy = Policy(policy.heads, policy.points, coefficients.reshape(count, width))
     return Learner(policy, learner.behaviour)
 
 

@@ -71,13 +71,13 @@ def from_sampler(
         space: SearchSpace, history: History, n: int, rng: np.random.Generator
     ) -> list[Candidate]:
         program_seed, settings_seed = (int(s) for s in rng.integers(2**31, size=2))
-        rows = scored(history)
-        results = {r.candidate.id: r for r in history.results} if objectives else {}
+        rows = scored(space, history)
 
-        def values(candidates: Sequence[Candidate]) -> list[list[float]]:
+        def values(found: Sequence[Result | None]) -> list[list[float]]:
             assert objectives is not None
-            found = [results[c.id] for c in candidates]
-            return _values([None if math.isnan(r.score) else objectives(r) for r in found])
+            return _values(
+                [None if r is None or math.isnan(r.score) else objectives(r) for r in found]
+            )
 
         studies: dict[tuple[Scalar, Scalar] | None, _Asked] = {}
 
@@ -167,7 +167,7 @@ def _study(
     space: SearchSpace,
     rows: Scored,
     sampler: BaseSampler,
-    values: Callable[[Sequence[Candidate]], list[list[float]]] | None,
+    values: Callable[[Sequence[Result | None]], list[list[float]]] | None,
     *,
     static: bool,
     remembered: int,
@@ -186,7 +186,7 @@ def _study(
     if values is None:
         study = optuna.create_study(direction="maximize", sampler=sampler)
     else:
-        told = dict(zip(told, values([rows.candidates[i] for i in told]), strict=True))
+        told = dict(zip(told, values([rows.results[i] for i in told]), strict=True))
         several = max(map(len, told.values()), default=1)
         study = optuna.create_study(directions=["minimize"] * max(several, 1), sampler=sampler)
     # Genetic samplers sort trials by a generation each carries; new ones count as the next.

@@ -9,43 +9,53 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from adanet_py.records import Candidate, History, Scalar, Status
+from adanet_py.controllers.columns import Floats
+from adanet_py.controllers.ledger import ledger_of
+from adanet_py.records import Candidate, History, Result, Scalar
+from adanet_py.space import SearchSpace
 
 BEST, LATEST = 512, 1024  # results given of a history that is longer
 
 
 class Scored(NamedTuple):
-    """Candidates in order and their rewards [n], NaN while pending."""
+    """Candidates in order and their rewards [n], NaN while pending; their results, None then."""
 
     candidates: Sequence[Candidate]
-    rewards: npt.NDArray[np.float64]
+    rewards: Floats
+    results: Sequence[Result | None]
 
     def take(self, places: Sequence[int] | npt.NDArray[np.intp]) -> Scored:
         """Those at `places`."""
-        chosen = np.asarray(places, dtype=np.intp)
-        return Scored([self.candidates[i] for i in chosen], self.rewards[chosen])
+        at = np.asarray(places, dtype=np.intp)
+        listed = at.tolist()
+        candidates = [self.candidates[i] for i in listed]
+        return Scored(candidates, self.rewards[at], [self.results[i] for i in listed])
 
 
-def scored(history: History) -> Scored:
+def scored(space: SearchSpace, history: History) -> Scored:
     """Every network with its reward, failures included, then what is pending.
 
     Failures count as somewhat worse than the worst usable result: a model that never hears of them
     proposes the same region again. Of a long history the `BEST` and the `LATEST` are given.
     """
-    baseline = Status.BASELINE
-    results = [r for r in history.results if r.status is not baseline]
-    rewards = np.array([r.score for r in results])
-    if len(results) > BEST + LATEST:
+    ledger = ledger_of(space, history)
+    networks = np.flatnonzero(ledger.networks)
+    rewards = ledger.scores[networks]
+    if len(networks) > BEST + LATEST:
         older = rewards[:-LATEST]
         best = np.argsort(-older, kind="stable")[:BEST]  # what failed is last
-        kept = np.append(np.sort(best), np.arange(len(older), len(results)))
-        results, rewards = [results[i] for i in kept], rewards[kept]
+        kept = np.append(np.sort(best), np.arange(len(older), len(networks)))
+        networks, rewards = networks[kept], rewards[kept]
     known = rewards[~np.isnan(rewards)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
     rewards[np.isnan(rewards)] = low - 0.1 * (high - low or 1.0)
-    candidates = [r.candidate for r in results]
+    results: list[Result | None] = [ledger.results[i] for i in networks.tolist()]
+    candidates = [r.candidate for r in results if r is not None]
     candidates += history.pending
-    return Scored(candidates, np.append(rewards, np.full(len(history.pending), np.nan)))
+    waiting = len(history.pending)
+    return Scored(
+        candidates, np.append(rewards, np.full(waiting, np.nan)), results + [None] * waiting
+    )
 
 
 def of_programs(rows: Scored) -> Scored:

@@ -39,7 +39,7 @@ def propose(
 ) -> list[Candidate]:
     """Members of the most promising program with its most promising settings; see the module."""
     columns = columns_of(space)
-    rows = scored(history)
+    rows = scored(space, history)
     batches: dict[tuple[tuple[str, Scalar], ...], Iterator[Assignment]] = {}
     programs: Iterator[Assignment] | None = None
     alone = has_one_setting(space)
