@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from adanet_py.records import Candidate, Group, History, Knob, Result, Status
     from adanet_py.run import SearchResult
     from adanet_py.space import SearchSpace, list_spaces, load_space
+    from adanet_py.subnetworks.options import GrowthOptions
+    from adanet_py.subnetworks.tables import grow_table
     from adanet_py.training.arrays import train_arrays
 
 _HOMES = {
@@ -37,6 +39,8 @@ _HOMES = {
     "architectures": ("ARCHITECTURES", "Architecture"),
     "controllers": ("CONTROLLERS", "from_sampler"),
     "training.arrays": ("train_arrays",),
+    "subnetworks.options": ("GrowthOptions",),
+    "subnetworks.tables": ("grow_table",),
     "estimators": ("AdaNetClassifier", "AdaNetRegressor"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -50,6 +54,7 @@ __all__ = [  # noqa: RUF022 - by theme, as in _HOMES
     "METRICS",
     "ARCHITECTURES", "Architecture",
     "CONTROLLERS", "from_sampler",
+    "GrowthOptions", "grow_table",
     "AdaNetClassifier", "AdaNetRegressor",
     "__version__",
 ]  # fmt: skip

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 # isort: off
-from adanet_py.commands import search, results, models, portfolio, lists  # in the order of --help
+from adanet_py.commands import (
+    search,
+    results,
+    adanet,
+    models,
+    portfolio,
+    lists,
+)  # in the order of --help
 from adanet_py.commands.app import app
 # isort: on
 
-__all__ = ["app", "lists", "main", "models", "portfolio", "results", "search"]
+__all__ = ["adanet", "app", "lists", "main", "models", "portfolio", "results", "search"]
 
 
 def main() -> None:

@@ -254,7 +254,7 @@ class Model:
 
         from adanet_py.training.engines.program import build_module, load_weights
 
-        known = self.own.all_architectures()
+        known = self.own.loadable_architectures()
         out: list[tuple[list[Any], str]] = []
         for member in self.members:
             modules = []
@@ -407,7 +407,7 @@ def _build(
 ) -> Model:
     from safetensors.numpy import load as load_arrays
 
-    known, losses = own.all_architectures(), own.all_losses()
+    known, losses = own.loadable_architectures(), own.all_losses()
     spec = DataSpec.from_json(manifest["spec"])
     arrays = load_arrays(parts["weights.safetensors"])
     members = []

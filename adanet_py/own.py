@@ -51,6 +51,12 @@ class Own:
             return known
         return {name: _with_losses(entry, self.losses) for name, entry in known.items()}
 
+    def loadable_architectures(self) -> dict[str, Architecture]:
+        """Those a saved model may have: all, and the one that is grown instead of searched."""
+        from adanet_py.subnetworks.architecture import GROWN
+
+        return {**self.all_architectures(), GROWN.name: GROWN}
+
     def all_losses(self) -> dict[str, Loss]:
         """The package's own and the user's."""
         from adanet_py.training.losses import LOSSES

@@ -25,6 +25,8 @@ from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS
 from adanet_py.listing import REGISTRIES
 from adanet_py.reward import MEASURES
 from adanet_py.space import load_space
+from adanet_py.subnetworks.options import SELECTIONS, VARIANTS
+from adanet_py.subnetworks.tables import COLUMNS as ADANET_COLUMNS
 from adanet_py.training.diagnostics import PROBLEMS
 from adanet_py.training.losses import LOSSES
 from adanet_py.training.optimizers import OPTIMIZERS
@@ -170,6 +172,7 @@ def test_the_first_two_bash_blocks_install_with_the_main_job_and_the_tests():
         ("`hypervolume.csv`, a row", HYPERVOLUME_COLUMNS),
         ("`importance.csv`, the", IMPORTANCE_COLUMNS),
         ("`ensemble.csv`, a row", ENSEMBLE_COLUMNS),
+        ("`adanet.csv`, a row", ADANET_COLUMNS),
     ],
 )
 def test_the_columns_of_the_output_are_documented_as_in_the_program(heading, columns):
@@ -219,6 +222,13 @@ def test_the_losses_are_those_of_the_program():
 def test_the_measures_of_complexity_are_those_of_the_program():
     described = [(ticked(name)[0], text) for name, text in rows_after("| `--complexity` | compl")]
     assert described == [(name, measure.summary) for name, measure in MEASURES.items()]
+
+
+def test_the_selections_and_variants_of_adanet_are_those_of_the_program():
+    selections = [(ticked(name)[0], *rest) for name, *rest in rows_after("| `--select` |")]
+    assert selections == [(n, s.summary, s.forfeits) for n, s in SELECTIONS.items()]
+    variants = [(ticked(name)[0], text) for name, text in rows_after("| `--variant` |")]
+    assert variants == [(n, v.summary) for n, v in VARIANTS.items()]
 
 
 def test_what_can_be_listed_is_named():

@@ -121,7 +121,7 @@ def grow(setting: Setting, pool: Sequence[Member]) -> Ensemble:
     F is that of the fitted rows in every decision, which is what the learning guarantee of the
     paper (theorem 1) is about.
     """
-    found = _nothing(setting, pool[0].outputs.shape[1])
+    found = nothing(setting, pool[0].outputs.shape[1])
     chosen: tuple[Member, ...] = ()
     offers: list[Offer] = []
     for number in range(1, setting.most + 1):
@@ -129,8 +129,8 @@ def grow(setting: Setting, pool: Sequence[Member]) -> Ensemble:
         if not offered or setting.late():
             break
         alone = setting.strategy == "solo"
-        base = _nothing(setting, pool[0].outputs.shape[1]) if alone else found
-        weighed = _weigh(setting, number, offered, () if alone else chosen, base, found.value)
+        base = nothing(setting, pool[0].outputs.shape[1]) if alone else found
+        weighed = weigh(setting, number, offered, () if alone else chosen, base, found.value)
         best = min(weighed, key=lambda o: o.change)
         joins = [o for o in weighed if o is best or setting.strategy == "all"]
         falls = best.change < -LEAST_FALL * abs(found.value)
@@ -148,7 +148,7 @@ def grow(setting: Setting, pool: Sequence[Member]) -> Ensemble:
     return replace(found, offers=tuple(offers))
 
 
-def _nothing(setting: Setting, outputs: int) -> Ensemble:
+def nothing(setting: Setting, outputs: int) -> Ensemble:
     """No member: the bias alone, where there is one."""
     zero = Member("", np.zeros((len(setting.y), outputs)), 0, 0.0)
     objective = replace(setting, lambda_=0.0, beta=0.0).objective([zero])
@@ -165,7 +165,7 @@ def _offered(pool: Sequence[Member], chosen: Sequence[Member]) -> list[Member]:
     return [m for m in pool if m.depth <= limit and m.name not in names]
 
 
-def _weigh(
+def weigh(
     setting: Setting,
     number: int,
     offered: Sequence[Member],
@@ -173,7 +173,10 @@ def _weigh(
     base: Ensemble,
     value: float,
 ) -> list[Offer]:
-    """For every offer the u with the least F(w, u); `value` is that to be beaten."""
+    """For every offer the u with the least F(w, u); `base` has the weights of `chosen`.
+
+    `value` is F to be beaten.
+    """
     z = np.broadcast_to(base.weights.bias, offered[0].outputs.shape)
     penalty = 0.0
     if chosen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,14 +92,21 @@ def capacity(weights: Mapping[str, Tensor], program: Program) -> float:
         matrices = _matrices(own)
         if not matrices:
             return math.nan
-        inputs = matrices[0].shape[-1 if matrices[0].dim() == 2 else -2]
-        total = 0.5 * math.log10(math.log(2.0 * max(1, inputs)) / (2.0 * len(rows)))
-        for w in matrices:
-            # [out, in], or [n, in, out] where there are n of them.
-            norm = float(w.abs().sum(-1 if w.dim() == 2 else -2).amax())
-            total += math.log10(2.0 * norm) if norm > 0.0 else -math.inf
-        found.append(total)
+        found.append(lemma_2(matrices, len(rows)))
     return sum(found) / len(found)
+
+
+def lemma_2(matrices: Sequence[Tensor], rows: int) -> float:
+    """The logarithm of the bound in `capacity` for layers with these weights, m = `rows`.
+
+    Matrices are [out, in], or [n, in, out] where there are n of them.
+    """
+    inputs = matrices[0].shape[-1 if matrices[0].dim() == 2 else -2]
+    total = 0.5 * math.log10(math.log(2.0 * max(1, inputs)) / (2.0 * rows))
+    for w in matrices:
+        norm = float(w.abs().sum(-1 if w.dim() == 2 else -2).amax())
+        total += math.log10(2.0 * norm) if norm > 0.0 else -math.inf
+    return total
 
 
 def _matrices(weights: Mapping[str, Tensor]) -> list[Tensor]:
