@@ -11,7 +11,7 @@ from adanet_py.plan import best_of
 from adanet_py.records import Result
 from adanet_py.reward import RewardRule
 
-# choose(results, refused ids) -> the result, None where there is no usable network
+# choose(results, refused ids) -> the result, None where none stands
 Choice = Callable[[Iterable[Result], Container[str]], Result | None]
 
 CHOICES: Mapping[str, str] = {
@@ -41,7 +41,7 @@ class Simplest:
         able = [
             (to_error(self.metric, r.metrics["validation"]), r)
             for r in results
-            if r.status.usable and math.isfinite(r.reward) and r.candidate.id not in refused
+            if r.stands and math.isfinite(r.reward) and r.candidate.id not in refused
         ]
         if not able:
             return None

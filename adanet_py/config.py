@@ -180,6 +180,7 @@ class SearchConfig(BaseModel):
     ensemble: Annotated[str, BeforeValidator(_ensemble)] = "adanet"
     adanet_lambda: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     adanet_beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
+    refine_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     folds: Annotated[int, Field(ge=1)] | None = None
     split: PathLike | None = None
     group: Text | None = None

@@ -117,7 +117,7 @@ def _metric(run: Path) -> str | None:
 
 def _notable(results: Sequence[Result], top: int) -> list[Curve]:
     """The best, the worst and the diverged, `top` of each, none twice."""
-    usable = [r for r in results if math.isfinite(r.reward)]
+    usable = [r for r in results if math.isfinite(r.reward) and r.accepted is not False]
     ranked = sorted(usable, key=lambda r: (-r.reward, r.parameters))
     best = ranked[:top]
     worst = ranked[len(best) :][-top:]

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -59,7 +59,7 @@ class State:
     forecast: Mapping[str, Any] | None = None  # the last one made, see forecast.py
     by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
     when: dict[str, float] = field(default_factory=dict)  # seconds until a result, by id
-    best: Result | None = None  # the usable network with the highest reward
+    best: Result | None = None  # the network that stands with the highest reward
     infeasible: dict[int, int] = field(default_factory=dict)  # candidates of a group, where any
     _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
     _proposed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
@@ -392,20 +392,27 @@ def candidate_file(folder: Path, candidate_id: str) -> Path:
 
 
 def evict(
-    folder: Path, results: Mapping[str, Result], keep: int, rule: RewardRule | None = None
+    folder: Path,
+    results: Mapping[str, Result],
+    keep: int,
+    rule: RewardRule | None = None,
+    needed: Container[str] = (),
 ) -> None:
     """Delete the files of all but the best `keep` that have one and the baselines.
 
-    `results` by id. With a `rule`, what no other of them beats in error and complexity stays too.
+    `results` by id; what was rolled back goes first. With a `rule`, what no other of them beats in
+    error and complexity stays too, and so do those of the ids `needed`: parents of what is or may
+    be proposed.
     """
     paths = {path.stem: path for path in (folder / "candidates").glob("*.safetensors")}
     there = [results[name] for name in paths if name in results]
-    there.sort(key=lambda r: (-r.reward, r.parameters, r.candidate.id))
+    there.sort(key=lambda r: (r.accepted is False, -r.reward, r.parameters, r.candidate.id))
     front = [False] * len(there)
     if rule is not None:
-        networks = [r if r.status.usable else None for r in there]
+        networks = [r if r.stands else None for r in there]
         points = [(r.error, rule.complexity(r)) if r else (math.nan,) * 2 for r in networks]
         front = pareto_front(points)
     for result, wanted in zip(there[keep:], front[keep:], strict=True):
-        if result.status is not Status.BASELINE and not wanted:
+        name = result.candidate.id
+        if result.status is not Status.BASELINE and not wanted and name not in needed:
             paths[result.candidate.id].unlink(missing_ok=True)

@@ -42,7 +42,8 @@ def pareto(results: Sequence[Result], when: Mapping[str, float] | None = None) -
     `when`: the seconds after which results were there, by id.
     """
     scored = sorted(
-        (r for r in results if math.isfinite(r.error)), key=lambda r: (-r.reward, r.parameters)
+        (r for r in results if math.isfinite(r.error) and r.accepted is not False),
+        key=lambda r: (-r.reward, r.parameters),
     )
     small = pareto_front([(r.error, r.parameters) for r in scored])
     fast = pareto_front([(r.error, r.latency_ms) for r in scored])

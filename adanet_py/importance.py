@@ -85,7 +85,9 @@ def importances(
 
 
 def _scored(result: Result) -> bool:
-    return result.status.usable and math.isfinite(result.reward)
+    # A child's score is not that of its settings alone.
+    anew = not result.candidate.inherits
+    return anew and result.status.usable and math.isfinite(result.reward)
 
 
 def _points(

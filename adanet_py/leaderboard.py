@@ -59,6 +59,12 @@ COLUMNS: dict[str, str] = {
     "controller": "who proposed it; `portfolio`: the prior",
     "parent": "identifier of the candidate it was derived from",
     "move": "how it was derived from it",
+    "difference": "of a child before training: largest difference of an output to its parent's",
+    "drop": "of a child before training: by how much its validation error is above its parent's",
+    "gain": "of a child: by how much its validation error is below its parent's",
+    "gain_error": "the standard error of that, paired by row",
+    "accepted": "of a child: whether it stands; if not, it is never the model or a parent",
+    "verdict": "why, as a sentence",
     "message": "the sentence again, with the problems its curve shows, what went wrong or remarks",
 }
 
@@ -90,8 +96,12 @@ def ranked(results: Sequence[Result]) -> list[Result]:
 
 
 def is_scored(result: Result) -> bool:
-    """Whether a result has a place: it was trained, or is a baseline, and has a finite reward."""
-    return math.isfinite(result.reward) and result.status is not Status.INFEASIBLE
+    """Whether a result has a place: it was trained, or is a baseline, and has a finite reward.
+
+    Children that were rolled back have none.
+    """
+    placed = result.status is not Status.INFEASIBLE and result.accepted is not False
+    return placed and math.isfinite(result.reward)
 
 
 def build(
@@ -214,6 +224,8 @@ def _row(result: Result, metric: Metric, rank: int | None) -> dict[str, Any]:
         "controller": result.controller or None,
         "parent": candidate.parent,
         "move": candidate.move,
+        **{n: getattr(result, n) for n in ("difference", "drop", "gain", "gain_error", "accepted")},
+        "verdict": result.verdict or None,
         "message": result.message or None,
     }
 
@@ -265,6 +277,8 @@ def _why(
 ) -> str:
     if result.status is Status.INFEASIBLE:
         return f"not trained: {result.message}"
+    if result.accepted is False:
+        return result.verdict
     if not is_scored(result):
         return f"no score: {result.status.value}"
     if place == 1:

@@ -57,6 +57,8 @@ from adanet_py.plan import (
 from adanet_py.prepare import Prepared
 from adanet_py.proposing import ask, with_failures
 from adanet_py.records import Candidate, Group, History, Result, Status
+from adanet_py.refine.acceptance import judged
+from adanet_py.refine.refiner import Refiner, possible_parents
 from adanet_py.reserve import TABLES, Reserve
 from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
@@ -80,6 +82,14 @@ INTERRUPTED = "interrupted"
 INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
 
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Refining:
+    """What a session of refinement is: its moves (none: all) and its objective."""
+
+    moves: tuple[str, ...] = ()
+    objective: str = "metric"
 
 
 @dataclass
@@ -108,6 +118,7 @@ class Search:
     late: bool = False  # that nothing proposed fits into the time left
     looked: tuple[int, ...] = ()  # when and at how many results the saver looked
     told: set[str] = field(default_factory=set)  # what notes are given once about
+    refining: Refining | None = None  # this session trains children alone
 
     def __post_init__(self) -> None:
         self.kept = Reserve(self.config.time)
@@ -116,6 +127,8 @@ class Search:
         losses = self.own.all_losses()
         self.space = with_losses(self.space, self.prepared.source.spec, losses, pinned=pinned)
         self.seen = Seen(partial(to_error, self.metric))
+        named = self.refining or Refining()
+        self.refiner = Refiner(named.moves, named.objective, self.own, self.prepared.source.spec)
         self.load = Workload(
             spec=self.prepared.source.spec,
             rows=self.prepared.rows,
@@ -278,8 +291,11 @@ class Search:
             self._journal("exhausted", {})
             return None
         rng = np.random.default_rng([self.config.seed, index])
-        most = (self.config.candidates or 1 << 30) - self.state.proposed(before)
         self.load = replace(self.load, dense=self._dense())
+        refined = self._propose_children(index, before, rng)
+        if refined is not None or self.refining is not None:
+            return refined
+        most = (self.config.candidates or 1 << 30) - self.state.proposed(before)
         left = None if self.counted else self.left()
         for _ in range(PROPOSALS):
             seen = with_failures(history, self.refused)
@@ -311,13 +327,66 @@ class Search:
                 engine = engine_for(candidates[0], self.own, dense=self.load.dense)
                 group = candidates[:members]
                 names = [c.by or name_of(self.controller) for c in group]
-                found = self.state.results
-                earlier = {i: r for i, r in found.items() if before is None or i < before}
+                groups, found = self.state.groups, self.state.results
+                earlier = {
+                    i: r
+                    for i, r in found.items()
+                    if (before is None or i < before) and not groups[i].candidates[0].inherits
+                }
                 bars = partial(self.seen.bars, self.state.groups, earlier)
                 return make_group(index, group, names, epochs, self.load, engine, bars)
             self.refused += tuple(candidates)  # a cheaper one may still fit
         self.late = True
         return None
+
+    def _propose_children(
+        self, index: int, before: int | None, rng: np.random.Generator
+    ) -> Group | None:
+        """A group of children, if it is time for them and there is any; never cut by others."""
+        config, share = self.config, 1.0 if self.refining else self.config.refine_share
+        if self.counted:
+            due = self.state.proposed(before) >= (1.0 - share) * (config.candidates or 0)
+        else:
+            due = self.left() <= share * (config.time or 0.0)
+        if not share or not due:
+            return None
+        history = self.state.history(before)
+        most = min(MEMBERS, (config.candidates or 1 << 30) - self.state.proposed(before))
+        for _ in range(PROPOSALS):
+            seen = with_failures(history, self.refused)
+            asked = ask(self.refiner, self.space, seen, most, rng, self.load)
+            candidates = asked.candidates
+            if not candidates:
+                if self.refining is not None and not self.refused:
+                    self.note("No move is left to try: the refinement ends here.")
+                    self._journal("exhausted", {})
+                return None
+            left = None if self.counted else self.left()
+            speed = 1.0 if self.counted else measured_speed(history, self.load, candidates[0])
+            members, epochs = size_group(candidates[0], self.load, speed, left, most, index)
+            if members:
+                engine = engine_for(candidates[0], self.own, dense=self.load.dense)
+                group = candidates[:members]
+                names = [c.by for c in group]
+                return make_group(index, group, names, epochs, self.load, engine)
+            self.refused += tuple(candidates)
+        self.late = self.refining is not None
+        return None
+
+    def _needed(self) -> set[str]:
+        """Networks whose weights a child may yet ask for.
+
+        A proposal by count sees an earlier state of the search: its parents are among the best of
+        that, so of every state that one may still see.
+        """
+        waiting = [g for i, g in self.state.groups.items() if i not in self.state.results]
+        out = {str(c.parent) for g in waiting for c in g.candidates if c.inherits}
+        if self.config.refine_share or self.refining is not None:
+            last = len(self.state.groups)
+            for before in range(max(0, last - LAG + 1), last + 1) if self.counted else (None,):
+                found = self.state.finished(before)
+                out |= {r.candidate.id for r in possible_parents(found)}
+        return out
 
     def _seen(self, index: int) -> int:
         """The group before which a proposal by count must know all results.
@@ -375,6 +444,8 @@ class Search:
                 return  # interrupted in this process: it is trained again when resumed
         baseline = self._constant()
         results = [with_reward(r, self.metric, baseline, self.config.reward) for r in results]
+        known, objective = self.state.by_id, self.refiner.objective
+        results = [judged(r, known.get(r.candidate.parent or ""), objective) for r in results]
         for result in (r for r in results if r.status is Status.INFEASIBLE):
             message = f"Not trained: {result.candidate.architecture} with {result.message}."
             self.note(f"{message} So are others.", once="infeasible")
@@ -399,7 +470,7 @@ class Search:
             to_error(self.metric, r.metrics["validation"]) if r.status.usable else math.inf
             for results in self.state.results.values()
             for r in results
-            if r.status is not Status.INFEASIBLE
+            if r.status is not Status.INFEASIBLE and not r.candidate.inherits
         ]
         doubt = standard_error(self.folder, self.prepared, best)
         found = forecast.forecast(errors, doubt, self.journal.elapsed, began)
@@ -485,7 +556,7 @@ class Search:
     def _evict(self) -> None:
         """Delete the weights of networks that will not be the model."""
         front = self.config.reward if self.config.choose == "simplest" else None
-        evict(self.folder, self.state.by_id, KEPT, front)
+        evict(self.folder, self.state.by_id, KEPT, front, self._needed())
 
     def _finish(self, reason: str) -> None:
         """Save the best, write the tables, close the journal."""
@@ -541,7 +612,7 @@ class Search:
     def _compare_with_baselines(self) -> None:
         """Say so when a baseline did better than every network, which is what is saved."""
         saved = self.saver.saved
-        best = saved if saved is not None and saved.status.usable else self.state.best
+        best = saved if saved is not None and saved.stands else self.state.best
         ahead = max(self.state.baselines, key=lambda r: r.reward, default=None)
         if best is None and self.config.reward.bounds and self.state.infeasible:
             self.note(

@@ -35,6 +35,7 @@ SHARES = 4  # a group may take a quarter of a worker's time
 SEPARATE_MEMBERS = 2  # candidates of a group there, where they gain nothing from each other
 LATEST = 32  # results the speed is measured by
 MEASURED = 3  # the fewest
+CHILD_EPOCHS = 0.5  # of the epochs of others: a child goes on from its parent's weights
 KINDS = 8  # times as many are looked through for those of one kind
 CURVED_STEPS = (3, 30)  # steps that cost several gradients: the fewest worth a start, and enough
 
@@ -177,7 +178,9 @@ def planned_epochs(candidate: Candidate, load: Workload) -> float:
     A group whose steps cost several gradients gets about as many gradients as others do, so fewer
     steps.
     """
-    epochs = _epochs(candidate, load)
+    epochs: float = _epochs(candidate, load)
+    if candidate.inherits:
+        epochs = max(1.0, CHILD_EPOCHS * epochs)
     gradients = passes(candidate, load)
     if gradients <= 1.0:
         return epochs
@@ -292,11 +295,11 @@ def make_group(
 
 
 def best_of(results: Iterable[Result], refused: Container[str] = ()) -> Result | None:
-    """The usable network with the highest reward, but for those of the `refused` ids."""
+    """The network that stands with the highest reward, but for those of the `refused` ids."""
     best, top = None, -math.inf
     for result in results:  # a plain loop, for there are thousands; NaN: nothing to compare with
         score = result.score
         if score > top or (score == top and best and result.candidate.id > best.candidate.id):
-            if result.status.usable and result.candidate.id not in refused:
+            if result.stands and result.candidate.id not in refused:
                 best, top = result, score
     return best

@@ -195,7 +195,8 @@ def read_trained(folders: Sequence[Path]) -> list[Trained]:
         best = found.setdefault(stamp, {})
         loss = _loss_of(task, described.config.loss)
         for result in state.finished():
-            if np.isfinite(result.score) and np.isfinite(result.error):
+            known_score = np.isfinite(result.score) and np.isfinite(result.error)
+            if known_score and not result.candidate.inherits:  # others cannot repeat a child
                 candidate = _general(result.candidate, loss)
                 known = best.get(candidate.experiment)
                 if known is None or result.error < known[1]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from adanet_py.controllers import Controller
-from adanet_py.controllers.families import has_one_setting
+from adanet_py.controllers.families import has_one_setting, sees_children
 from adanet_py.errors import ConfigError, SpaceError, check_known
 from adanet_py.memory import learn_limits
 from adanet_py.own import Own
 from adanet_py.plan import Workload
 from adanet_py.records import Candidate, DataSpec, History, Result, Status
+from adanet_py.refine import find_move
 from adanet_py.space import SearchSpace
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import choose_loss
@@ -52,11 +53,13 @@ def ask(
     Raises ConfigError for what is no candidate, SpaceError for a candidate with unknown names or
     illegal values.
     """
-    n = 1 if n and has_one_setting(space) else n
+    refines = sees_children(controller)
+    n = 1 if n and has_one_setting(space) and not refines else n
     limits = learn_limits(history.results, load)
     seen, too_large = history, ""
     for _ in range(TRIES):
-        found = _checked(controller(space, seen, n, rng), load)
+        shown = seen if refines else seen.without_children()
+        found = _checked(controller(space, shown, n, rng), load)
         new = seen.new(found)
         reasons = {c.id: limits.why_not(c) for c in new}
         fitting = [c for c in new if not reasons[c.id]]
@@ -115,5 +118,9 @@ def check_candidate(candidate: Candidate, own: Own, spec: DataSpec | None = None
             if not knobs[name].allows(value):
                 legal = knobs[name].choices or f"[{knobs[name].low}, {knobs[name].high}]"
                 raise SpaceError(f"{name}: expected a value in {legal}, found {value!r}.")
+    if candidate.inherits:
+        find_move(candidate.move)
+        if candidate.parent is None:
+            raise SpaceError(f"The move {candidate.move}: expected the id of a parent, found none.")
     if spec is not None:
         choose_loss(candidate.static, spec, own.all_losses())

@@ -80,8 +80,10 @@ class Candidate:
 
     `static` decides shapes and the graph (depth, width, norm, batch size ...) and with
     `architecture` and `optimizer` chooses the program; `numeric` (learning rate, decay, dropout
-    ...) is data, one value per member of a fused group. `parent` and `move` name its origin. `by`
-    is the controller that proposed it where a mixture did: in memory only, no part of the content.
+    ...) is data, one value per member of a fused group. `parent` and `move` name its origin. A
+    child, which `inherits`, begins with its parent's weights by a move of refine.MOVES; any other
+    candidate begins anew, whatever it was derived from. `by` is the controller that proposed it
+    where a mixture did: in memory only, no part of the content.
     """
 
     architecture: str
@@ -92,6 +94,7 @@ class Candidate:
     seed: int = 0
     parent: str | None = None
     move: str | None = None
+    inherits: bool = False
     by: str = ""
 
     def __post_init__(self) -> None:
@@ -117,6 +120,7 @@ class Candidate:
             self.optimizer,
             self.schedule,
             tuple(self.numeric.items()),
+            *self._origin,
         )
 
     @cached_property
@@ -126,7 +130,12 @@ class Candidate:
             {k: float(v) if isinstance(v, int | float) else v for k, v in part.items()}
             for part in (self.static, self.numeric)
         ]
-        return _digest([self.architecture, self.optimizer, self.schedule, *parts])
+        return _digest([self.architecture, self.optimizer, self.schedule, *parts, *self._origin])
+
+    @property
+    def _origin(self) -> tuple[str | None, ...]:
+        """Where the first weights come from; nothing for a candidate that begins anew."""
+        return (self.parent, self.move) if self.inherits else ()
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -135,8 +144,8 @@ class Candidate:
         return isinstance(other, Candidate) and self.to_json() == other.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, every field of the content."""
-        return {
+        """Plain values, every field of the content; `inherits` where it is so."""
+        out: dict[str, Any] = {
             "architecture": self.architecture,
             "static": dict(self.static),
             "optimizer": self.optimizer,
@@ -146,6 +155,7 @@ class Candidate:
             "parent": self.parent,
             "move": self.move,
         }
+        return out | {"inherits": True} if self.inherits else out
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Candidate:
@@ -181,6 +191,12 @@ class Result:
     and `reward` = -error - weight * complexity (see reward.py). `step` is that of the kept weights.
     `size_bytes` is that of the model file, at most; `layers` counts hidden weight matrices, and
     `capacity` is the logarithm of a bound on the Rademacher complexity (`training/cost.py`).
+
+    Of a child alone: `difference` is the largest difference of an output to the parent's on a probe
+    of training rows before a step, `drop` by how much its move made the validation metric worse,
+    `gain` by how much it is better than the parent's after training, with the standard error of
+    that difference, paired by row; both in the unit of the metric's lower-is-better form.
+    `accepted` for its `objective` or not, and why: `verdict` (refine/acceptance.py).
     """
 
     candidate: Candidate
@@ -203,14 +219,30 @@ class Result:
     group: int = -1
     engine: str = ""
     message: str = ""
+    difference: float = math.nan
+    drop: float = math.nan
+    gain: float = math.nan
+    gain_error: float = math.nan
+    accepted: bool | None = None
+    objective: str = ""
+    verdict: str = ""
+
+    @property
+    def stands(self) -> bool:
+        """Whether it has weights that may become the model: a child that was not accepted has not.
+
+        What does not stand is rolled back: never the model, never a parent, never a member.
+        """
+        return self.status.usable and self.accepted is not False
 
     @cached_property
     def score(self) -> float:
         """The reward, as controllers compare it; NaN where there is none to compare with.
 
-        Infeasible results have one, by how far they are from what is allowed.
+        Infeasible results have one, by how far they are from what is allowed; what was rolled back
+        has none.
         """
-        told = self.status.usable or self.status is Status.INFEASIBLE
+        told = self.stands or self.status is Status.INFEASIBLE
         return self.reward if told and math.isfinite(self.reward) else math.nan
 
     def replace(self, **changes: Any) -> Result:
@@ -223,7 +255,8 @@ class Result:
         out["metrics"] = {k: _out(v) for k, v in self.metrics.items()}
         out["curve"] = [_row(e) for e in self.curve]
         for name in _PLAIN:
-            out[name] = _out(getattr(self, name))
+            if name not in _OF_CHILDREN or self.candidate.inherits:
+                out[name] = _out(getattr(self, name))
         return out
 
     @classmethod
@@ -243,7 +276,11 @@ _CURVE = tuple(Evaluation.__dataclass_fields__)  # journals hold rows: append fi
 _PLAIN = (
     "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers",
     "capacity", "error", "complexity", "reward", "controller", "group", "engine", "message",
+    "difference", "drop", "gain", "gain_error", "accepted", "objective", "verdict",
 )  # fmt: skip
+
+
+_OF_CHILDREN = frozenset(_PLAIN[_PLAIN.index("difference") :])
 
 
 @dataclass(frozen=True)
@@ -338,6 +375,18 @@ class History:
             if candidate.experiment not in known:
                 wanted.setdefault(candidate.experiment, candidate)
         return list(wanted.values())
+
+    def without_children(self) -> History:
+        """As a controller sees it that models the space, of which children are no samples.
+
+        They may lie outside, and their scores are not those of their settings alone. What was
+        proposed is known as before.
+        """
+        results = tuple(r for r in self.results if not r.candidate.inherits)
+        pending = tuple(c for c in self.pending if not c.inherits)
+        if len(results) == len(self.results) and len(pending) == len(self.pending):
+            return self
+        return History(results, pending, self._of_results)
 
     def networks(self) -> Iterator[Result]:
         """The results that are not baselines, in order."""

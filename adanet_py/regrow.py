@@ -51,7 +51,7 @@ def regrow(
             "The run uses objects of Python, which a model of it must be given again: ensembles of "
             "such runs are grown by their search only."
         )
-    networks = [r for r in ranked(state.finished()) if r.status.usable]
+    networks = [r for r in ranked(state.finished()) if r.stands]
     grown = grow_ensemble(folder, networks, held, options)
     if grown is None:
         raise RunError(

@@ -14,6 +14,7 @@ from adanet_py.errors import RunError
 from adanet_py.executors import Executor, make_nursery
 from adanet_py.folder import (
     Described,
+    State,
     candidate_file,
     check_objects,
     read_described,
@@ -41,16 +42,16 @@ def replay(
     """Train every group of a run again, by counts, and compare the scores bit by bit.
 
     `data` must be given again where the run did not read it from a file. Groups that the deadline
-    cut short stop at the same step; those lost to a crash or to want of memory are left out, and
-    those that broke a bound. Returns identical, candidates and differences. Raises RunError for
-    other data than the run's.
+    cut short stop at the same step; those lost to a crash or to want of memory are left out, those
+    that broke a bound, and children of any of these. Returns identical, candidates and differences.
+    Raises RunError for other data than the run's.
     """
     folder = Path(run)
     described = read_described(folder)
     own = own or Own()
     check_objects(described, own)
     old = read_state(folder)
-    results = {i: r for i, r in sorted(old.results.items()) if not any(x.status in LOST for x in r)}
+    results = _repeatable(old)
     if not results:
         raise RunError(f"{folder} has no results to replay.")
     notify = on_event or (lambda event: None)
@@ -82,6 +83,23 @@ def replay(
             found += _compare(a, b)
     count = sum(len(r) for r in results.values())
     return {"identical": not found, "candidates": count, "differences": found}
+
+
+def _repeatable(state: State) -> dict[int, list[Result]]:
+    """The results of groups that can be trained again: nothing was lost, here or of a parent."""
+    out: dict[int, list[Result]] = {}
+    known: set[str] = set()
+    for index, results in sorted(state.results.items()):
+        whole = not any(r.status in LOST for r in results)
+        if whole and _parents(state.groups[index]) <= known:
+            out[index] = results
+            known.update(r.candidate.id for r in results)
+    return out
+
+
+def _parents(group: Group) -> set[str]:
+    """Of whom the group inherits weights."""
+    return {str(c.parent) for c in group.candidates if c.inherits}
 
 
 def _data(folder: Path, described: Described, data: Any) -> Any:
@@ -117,20 +135,33 @@ def _train(
     device: str,
     notify: OnEvent,
 ) -> dict[int, list[Result]]:
-    """Results of the groups, trained again."""
-    for group in groups:
-        executor.submit(make_job(group, folder, prepared, device, own))
+    """Results of the groups, trained again, parents before their children."""
     new: dict[int, list[Result]] = {}
+    waiting = list(groups)
+    needed = set().union(*map(_parents, groups))
+    open_: set[str] = {c.id for g in groups for c in g.candidates} & needed
+
+    def submit() -> None:
+        for group in [g for g in waiting if not _parents(g) & open_]:
+            executor.submit(make_job(group, folder, prepared, device, own))
+            waiting.remove(group)
+
+    submit()
     while executor.unfinished:
         for event in executor.poll(1.0):
             if event.kind in ("failed", "crash"):
                 notify({"kind": "note", "message": str(event.data.get("message"))})
+                open_.clear()  # whatever waits for it fails for want of its weights
+                submit()
             if event.kind != "done":
                 continue
             results = [Result.from_json(r) for r in event.data["results"]]
             new[event.data["group"]] = results
-            for result in results:
-                candidate_file(folder, result.candidate.id).unlink(missing_ok=True)
+            for name in (r.candidate.id for r in results):
+                open_.discard(name)
+                if name not in needed:
+                    candidate_file(folder, name).unlink(missing_ok=True)
+            submit()
             notify(
                 {
                     "kind": "progress",
@@ -147,7 +178,9 @@ def _compare(before: Result, after: Result) -> list[str]:
     if before.candidate.id != after.candidate.id:
         return [f"{name}: found {after.candidate.id} in its place"]
     out = []
-    for what in ("status", "step", "steps", "parameters", "metrics", "curve"):
+    whats = ("status", "step", "steps", "parameters", "metrics", "curve", "difference", "drop",
+             "gain", "gain_error")  # fmt: skip
+    for what in whats:
         a, b = getattr(before, what), getattr(after, what)
         if repr(a) != repr(b):
             out.append(

@@ -94,7 +94,8 @@ def _began(folder: Path) -> datetime.datetime:
 
 def _in_order(state: State) -> Iterator[tuple[Result, float]]:
     """Networks in order of their groups, with the seconds after which they were there."""
-    for result in state.finished():
+    anew = (r for r in state.finished() if not r.candidate.inherits)  # children are no samples
+    for result in anew:
         yield result, float(state.when.get(result.candidate.id, 0.0))
 
 

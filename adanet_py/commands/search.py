@@ -77,6 +77,10 @@ def search(
     adanet_beta: Annotated[
         float, typer.Option(metavar="B", help="Penalty of it whatever the complexity.")
     ] = 1e-3,
+    refine_share: Annotated[
+        float,
+        typer.Option(metavar="S", help="Share of the budget, its last, that refines the best."),
+    ] = 0.0,
     folds: Annotated[
         int | None, typer.Option(metavar="N", help="Folds of cross-validation; 1: a hold-out.")
     ] = None,
@@ -159,7 +163,8 @@ def search(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
             space=space, controller=controller, prior=prior, fidelity=fidelity,
-            ensemble=ensemble, adanet_lambda=adanet_lambda, adanet_beta=adanet_beta, folds=folds,
+            ensemble=ensemble, adanet_lambda=adanet_lambda, adanet_beta=adanet_beta,
+            refine_share=refine_share, folds=folds,
             split=split, group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,

@@ -57,6 +57,14 @@ def has_one_setting(space: SearchSpace) -> bool:
     return all(d.static or d.size <= 1 for d in space.decisions)
 
 
+def sees_children(controller: Controller) -> bool:
+    """Whether a controller looks at children, as refiners and mixtures with one do.
+
+    Others are shown a history without them.
+    """
+    return bool(getattr(controller, "sees_children", False))
+
+
 def count_settings(space: SearchSpace, program: Mapping[str, Scalar]) -> float:
     """How many settings a program has at most: 1 where nothing beside it is to be decided."""
     columns = columns_of(space)

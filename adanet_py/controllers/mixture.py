@@ -30,7 +30,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from adanet_py.controllers.families import LARGEST, Controller, has_one_setting
+from adanet_py.controllers.families import (
+    LARGEST,
+    Controller,
+    has_one_setting,
+    sees_children,
+)
 from adanet_py.errors import ConfigError
 from adanet_py.records import Candidate, History, Status
 from adanet_py.space import SearchSpace
@@ -75,9 +80,15 @@ class Mixture:
             wanted = min(int((drawn == index).sum()) * size, n - len(out))
             name = names[index]
             seen = replace(history, pending=(*history.pending, *out))
+            seen = seen if sees_children(self.members[name]) else seen.without_children()
             proposed = self.members[name](space, seen, wanted, rng)
             out += [c if c.by else replace(c, by=name) for c in proposed]
         return out
+
+    @property
+    def sees_children(self) -> bool:
+        """Whether any member looks at children."""
+        return any(map(sees_children, self.members.values()))
 
     def names(self) -> set[str]:
         """Of all that propose, those of inner mixtures instead of these."""

@@ -26,7 +26,7 @@ class Pool:
 
 
 def read_pool(folder: Path, results: Iterable[Result], measure: Measure) -> Pool:
-    """The usable networks among `results`, best first, that have a file in the run.
+    """The networks that stand among `results`, best first, that have a file in the run.
 
     Outputs are logits over the temperature of each member, or standardised values: what mixture
     weights of about 1 in all make sense for.
@@ -38,7 +38,7 @@ def read_pool(folder: Path, results: Iterable[Result], measure: Measure) -> Pool
     audits: list[Floats] = []
     for result in results:
         path = candidate_file(folder, result.candidate.id)
-        if not result.status.usable or not path.is_file():
+        if not result.stands or not path.is_file():
             continue
         with safe_open(path, framework="np") as file:
             temperature = json.loads(file.metadata()["about"])["temperature"]

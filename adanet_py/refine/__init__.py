@@ -3,6 +3,7 @@
 One function (or file) per move and one line in `MOVES`. No torch at import.
 """
 
+from adanet_py.errors import SpaceError, check_known
 from adanet_py.refine import train_on
 from adanet_py.refine.move import Move
 
@@ -10,4 +11,10 @@ MOVES: dict[str, Move] = {
     "train_on": train_on.MOVE,
 }
 
-__all__ = ["MOVES", "Move"]
+__all__ = ["MOVES", "Move", "find_move"]
+
+
+def find_move(name: str | None) -> Move:
+    """The move of a name; SpaceError for an unknown one, with the nearest name."""
+    check_known("move", str(name), MOVES, SpaceError)
+    return MOVES[str(name)]

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from adanet_py.architectures import Architecture
 from adanet_py.data import SOURCES
 from adanet_py.data.source import ArraySource
 from adanet_py.data.splits import Split
+from adanet_py.errors import AdanetError
 from adanet_py.journal import write_atomic
 from adanet_py.own import Own
 from adanet_py.records import Group, Result, Status
+from adanet_py.refine.inheritance import Start, read_parent, start_of
 from adanet_py.reward import Bounds
 from adanet_py.tasks import has_several_targets
 from adanet_py.training.batches import BatchOrder, rows_per_step
@@ -139,14 +141,44 @@ def run_group(group: Group, setting: Setting) -> list[Result]:
     setting.emit({"kind": "note", "message": note})
     results = []
     for part in (slice(0, count // 2), slice(count // 2, count)):
-        half = replace(
-            group,
-            candidates=group.candidates[part],
-            controllers=group.controllers[part],
-            keep=tuple(max(1, k // 2) for k in group.keep),
-        )
+        half = _part(group, range(count)[part])
+        half = replace(half, keep=tuple(max(1, k // 2) for k in group.keep))
         results += run_group(half, setting)
     return results
+
+
+def _part(group: Group, places: Sequence[int]) -> Group:
+    """The candidates of a group at `places`."""
+    return replace(
+        group,
+        candidates=tuple(group.candidates[i] for i in places),
+        controllers=tuple(group.controllers[i] for i in places) if group.controllers else (),
+    )
+
+
+def _starts(program: Program, setting: Setting) -> tuple[dict[str, Start], dict[str, str]]:
+    """Where the children of a program begin, and why some cannot, by id.
+
+    Children that differ in numbers alone and share their seed begin with the same weights.
+    """
+    starts: dict[str, Start] = {}
+    failed: dict[str, str] = {}
+    made: dict[tuple[Any, ...], Start] = {}
+    for child in (c for c in program.candidates if c.inherits):
+        key = child.parent, child.move, child.seed
+        try:
+            if key not in made:
+                path = setting.run / "candidates" / f"{child.parent}.safetensors"
+                parent = read_parent(path, program)
+                made[key] = start_of(child, parent, program, setting.split.valid)
+            made[key].check(child)
+            starts[child.id] = made[key]
+        except (AdanetError, LookupError, OSError, RuntimeError, ValueError) as error:
+            if _is_out_of_memory(error):
+                raise
+            found = str(error) if isinstance(error, AdanetError) else repr(error)
+            failed[child.id] = f"The move {child.move} from {child.parent}: {found}"
+    return starts, failed
 
 
 def _digest(group: Group) -> str:
@@ -222,6 +254,18 @@ def load_tensors(setting: Setting, scaling: str) -> Tensors:
 
 def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]:
     program = make_program(group, setting)
+    starts, failed = _starts(program, setting)
+    if failed:
+        lost = [
+            _describe(Result(c, Status.FAILED, message=failed[c.id]), group, i)
+            for i, c in enumerate(group.candidates)
+            if c.id in failed
+        ]
+        rest = [i for i, c in enumerate(group.candidates) if c.id not in failed]
+        trained = _run_whole(_part(group, rest), setting, checkpoint) if rest else []
+        found = {r.candidate.id: r for r in (*lost, *trained)}
+        return [found[c.id] for c in group.candidates]
+    program = replace(program, starts={name: s.weights for name, s in starts.items()})
     cost = None
     if setting.bounds:  # what a family costs is known before it is trained
         cost = measure(program, setting.model_bytes)
@@ -245,13 +289,22 @@ def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]
         setting.emit({"kind": "note", "message": note, "once": note})
     tracks = train(program, plan)
     cost = cost or measure(program, setting.model_bytes)
-    results = [_finish(track, i, program, plan, setting, cost) for i, track in enumerate(tracks)]
+    results = [
+        _finish(track, i, program, plan, setting, cost, starts.get(track.candidate.id))
+        for i, track in enumerate(tracks)
+    ]
     checkpoint.unlink(missing_ok=True)
     return results
 
 
 def _finish(
-    track: Track, position: int, program: Program, plan: Plan, setting: Setting, cost: Cost
+    track: Track,
+    position: int,
+    program: Program,
+    plan: Plan,
+    setting: Setting,
+    cost: Cost,
+    start: Start | None,
 ) -> Result:
     """Score the kept weights, write them with their predictions, and make the Result."""
     group = plan.group
@@ -267,6 +320,8 @@ def _finish(
         message=sentence(status, track.curve, plan.scorer.metric.greater_is_better),
     )
     result = _describe(result, group, position).replace(engine=track.engine)
+    if start is not None:
+        result = result.replace(difference=start.difference)
     if not status.usable or track.outputs is None:
         return result
     temperature = plan.scorer.temperature(track.outputs)
@@ -278,6 +333,11 @@ def _finish(
         predictions["audit"] = _outputs(modules, program, audit)
         metrics["audit"] = setting.scorer(audit)(predictions["audit"], temperature)
     metrics["train"] = _train_score(modules, program, setting, temperature)
+    if start is not None:
+        gain, doubt = plan.scorer.gain(start.before, track.outputs)
+        result = result.replace(gain=gain, gain_error=doubt)
+        if start.after is not None:
+            result = result.replace(drop=-plan.scorer.gain(start.before, start.after)[0])
     result = result.replace(capacity=capacity(track.weights, program))
     tensors = {f"weights/{n}": v.cpu().contiguous() for n, v in track.weights.items()}
     tensors |= {f"predictions/{n}": torch.from_numpy(v) for n, v in predictions.items()}

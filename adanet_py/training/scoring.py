@@ -94,6 +94,26 @@ class Scorer:
         doubt = abs(self.error(other) - self.error(value))
         return doubt if np.isfinite(doubt) else 0.0
 
+    def gain(self, before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+        """By how much the second outputs [N, C] have less error, and its standard error.
+
+        Each row's temperature is fitted on the other rows; the difference is paired by row. NaN
+        where it is not known.
+        """
+        if not (np.isfinite(before).all() and np.isfinite(after).all()):
+            return float("nan"), float("nan")
+        y = in_own_unit(self.y, self.mean, self.scale) if is_regression(self.task) else self.y
+        found = []
+        for outputs in (before, after):
+            temperature: float | np.ndarray = 1.0
+            if not is_regression(self.task):
+                temperature = cross_fitted(outputs, self.y, self.weight)
+            found.append(predictions(self.task, outputs, temperature, self.mean, self.scale))
+        first, second = (score(self.metric, y, p, self.weight) for p in found)
+        doubt = float(standard_errors(self.metric, y, found, self.weight)[1])
+        gain = to_error(self.metric, first) - to_error(self.metric, second)
+        return gain, abs(to_error(self.metric, first + doubt) - to_error(self.metric, first))
+
     def error(self, value: float) -> float:
         """Lower-is-better form of a value; infinite where it is not a number."""
         error = to_error(self.metric, value)

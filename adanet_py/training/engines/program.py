@@ -43,6 +43,9 @@ INPUT_KNOBS = (InputNoise.knob, Mixup.knob, Cutmix.knob)
 MICRO_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 
 
+State = Mapping[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Tensors:
     """The data on the device: numeric [N, n], category [N, c], target [N], weight [N] or None.
@@ -74,6 +77,8 @@ class Program:
     pieces: int = 1  # micro-batches of a step at least, where memory is short
     losses: Mapping[str, Loss] = field(default_factory=lambda: LOSSES)  # known by name
     label_weight: Tensor | None = None  # of both values of several labels [T, 2]
+    # Of a child: what it begins with in every fold, by its id (refine/inheritance.py).
+    starts: Mapping[str, Sequence[State]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         families = {c.family for c in self.candidates}
@@ -117,11 +122,14 @@ class Program:
 
     def build(self, member: int) -> nn.Module:
         """The module of one member with its initial weights, knobs set; global RNG untouched."""
-        candidate = self.candidates[member % len(self.candidates)]
-        seed = member_seed(candidate.seed, member // len(self.candidates))
-        return build_module(self.architecture, candidate, self.spec, seed).to(
-            self.device, self.dtype
-        )
+        fold, place = divmod(member, len(self.candidates))
+        candidate = self.candidates[place]
+        seed = member_seed(candidate.seed, fold)
+        module = build_module(self.architecture, candidate, self.spec, seed)
+        module = module.to(self.device, self.dtype)
+        if candidate.id in self.starts:
+            load_weights(module, self.starts[candidate.id][fold])
+        return module
 
     def precision(self) -> AbstractContextManager[object]:
         """The context of forward passes in training: autocast where `precision` is bfloat16.
@@ -354,6 +362,3 @@ def as_members(outputs: Tensor, batch_dims: int) -> Tensor:
 def chunks(rows: Tensor, size: int) -> Sequence[Tensor]:
     """Cut row indices [N] into pieces of at most `size`."""
     return rows.split(max(1, size))
-
-
-State = Mapping[str, Tensor]

@@ -1,0 +1,221 @@
+"""A refiner: a controller whose candidates are children of good networks and begin with their
+weights.
+
+A call asks for the candidates of one group. A move is drawn by what it lately earned, then a parent
+among the best that it applies to, then one of the programs that the move offers; its settings are
+the parent's with other learning rates and more or less regularisation. Children that were accepted
+are parents like any other network, so that moves form chains. `train_on`, which changes nothing, is
+the control and never gets less than `CONTROL` of the groups.
+
+The share of move i is matched to how often its children of the last `WINDOW` were accepted, a_i of
+n_i, drawn towards the mean of all by `PRIOR` imagined ones (Thierens 2005, probability matching):
+
+    q_i = (a_i + PRIOR q) / (n_i + PRIOR),   p_i = FLOOR / k + (1 - FLOOR) q_i / sum_j q_j
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from adanet_py.controllers.families import Controller
+from adanet_py.records import Candidate, DataSpec, Hashes, History, Result, Scalar
+from adanet_py.refine import MOVES
+from adanet_py.space import SearchSpace
+from adanet_py.space_points import draw_seed
+from adanet_py.training.general import GENERAL
+from adanet_py.training.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    from adanet_py.architectures import Architecture
+    from adanet_py.own import Own
+    from adanet_py.training.optimizers import Optimizer
+
+NAME = "refine"
+PARENTS = 8  # that children are made of
+OF_FAMILY = 2  # of them at most from one program, else siblings would take all places
+FALL = 0.7  # how much less often the next best parent is chosen
+WINDOW = 64  # latest children by which moves are judged
+PRIOR = 4.0  # children that every move is imagined to have
+FIRST = 0.2  # of those accepted, before there are any
+FLOOR = 0.2  # of all groups, evenly among the moves
+CONTROL = 0.15  # of all groups, at least, for the control
+CONTROLS = "train_on"
+WARMUP = 0.1  # share of the steps, for the moments of the optimizer begin anew
+# Factors of the learning rate, and of all that regularises, in the order in which they are tried.
+SETTINGS = (
+    (0.3, 1.0), (1.0, 1.0), (0.1, 1.0), (0.3, 3.0), (0.3, 0.3), (1.0, 3.0), (0.1, 3.0), (1.0, 0.3),
+    (0.1, 0.3), (0.03, 1.0), (3.0, 1.0),
+)  # fmt: skip
+REGULARISERS = ("weight_decay", "decoupled_decay", "dropout", "drop_path", "input_noise")
+DROPOUT = 0.05  # least that is raised where more is to be tried
+SHRINKING = ("latency", "size")  # objectives for which a child must cost less than its parent
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """Proposes children by `moves` (default: all) for an objective of acceptance.OBJECTIVES.
+
+    Pure, as every controller: the same space, history, n and generator give the same children.
+    `own` is what the user gave. With the data's `spec`, children cost less than their parent where
+    the objective is that they do.
+    """
+
+    moves: tuple[str, ...] = ()
+    objective: str = "metric"
+    own: Own | None = None
+    spec: DataSpec | None = None
+    sees_children: ClassVar[bool] = True
+
+    def __call__(
+        self, space: SearchSpace, history: History, n: int, rng: np.random.Generator
+    ) -> list[Candidate]:
+        """Up to `n` children of one program; none where no move is left to try."""
+        names = self._names()
+        parents = self.parents(history)
+        if n < 1 or not parents or not names:
+            return []
+        taken = history.experiments()
+        weights = np.array(list(shares(history, names).values()))
+        falling = FALL ** np.arange(len(parents))
+        order = rng.choice(len(names), size=len(names), replace=False, p=weights)
+        places = rng.choice(len(parents), len(parents), replace=False, p=falling / falling.sum())
+        seed = draw_seed(rng)
+        for name in (names[i] for i in order):
+            for parent in (parents[i].candidate for i in places):
+                offered = self._offered(name, parent)
+                for static in (offered[i] for i in rng.permutation(len(offered))):
+                    children = self._children(parent, name, static, seed, taken)
+                    chosen = [child for child, _ in zip(children, range(n), strict=False)]
+                    if chosen:
+                        return chosen
+        return []
+
+    def parents(self, history: History) -> list[Result]:
+        """The networks that children are made of, the best first."""
+        return possible_parents(history.results)
+
+    def _names(self) -> list[str]:
+        names = self.moves or tuple(MOVES)
+        if self.objective in SHRINKING:
+            names = tuple(n for n in names if n != CONTROLS)
+        return list(names)
+
+    def _architecture(self, candidate: Candidate) -> Architecture | None:
+        if self.own is not None:
+            return self.own.all_architectures().get(candidate.architecture)
+        from adanet_py.architectures import ARCHITECTURES
+
+        return ARCHITECTURES.get(candidate.architecture)
+
+    def _offered(self, move: str, parent: Candidate) -> list[Mapping[str, Scalar]]:
+        architecture = self._architecture(parent)
+        if architecture is None:
+            return []
+        offered = MOVES[move].children(parent, architecture)
+        estimate, spec = architecture.multiply_adds, self.spec
+        if self.objective not in SHRINKING or estimate is None or spec is None:
+            return list(offered)
+        most = estimate(architecture.complete(parent.static), spec)
+        return [static for static in offered if estimate(static, spec) < most]
+
+    def _children(
+        self,
+        parent: Candidate,
+        move: str,
+        static: Mapping[str, Scalar],
+        seed: int,
+        taken: Hashes,
+    ) -> Iterator[Candidate]:
+        """Children that were not proposed before, the likeliest settings first."""
+        optimizer = self._optimizer(parent)
+        schedule = parent.schedule if optimizer.evaluated is not None else "cosine"
+        architecture = self._architecture(parent)
+        assert architecture is not None
+        knobs = {
+            **architecture.numeric,
+            **optimizer.numeric,
+            **SCHEDULES[schedule].numeric,
+            **GENERAL,
+        }
+        own = {n: float(knobs[n].default) for n in ("lr", *REGULARISERS) if n in knobs}  # type: ignore[arg-type]
+        own |= {k: v for k, v in parent.numeric.items() if k in knobs}
+        own["warmup"] = max(own.get("warmup", 0.0), WARMUP)
+        for rate, strength in SETTINGS:
+            numeric = dict(own)
+            factors = {"lr": rate} | dict.fromkeys(REGULARISERS, strength)
+            for name in (f for f in factors if f in numeric):
+                value, knob = numeric[name], knobs[name]
+                if name == "dropout" and strength > 1.0:
+                    value = max(value, DROPOUT)
+                value *= factors[name]
+                low = value if knob.low is None else max(value, float(knob.low))
+                numeric[name] = low if knob.high is None else min(low, float(knob.high))
+            child = Candidate(
+                parent.architecture,
+                static,
+                parent.optimizer,
+                schedule,
+                numeric,
+                seed,
+                parent.id,
+                move,
+                inherits=True,
+                by=NAME,
+            )
+            if child.experiment not in taken:
+                taken.add(child.experiment)
+                yield child
+
+    def _optimizer(self, candidate: Candidate) -> Optimizer:
+        from adanet_py.own import Own
+
+        return (self.own or Own()).optimizer(candidate.optimizer)
+
+
+def possible_parents(results: Sequence[Result]) -> list[Result]:
+    """The best `PARENTS` that stand, at most `OF_FAMILY` of one program, the best first."""
+    ranked = sorted(
+        (r for r in results if r.stands and not isnan(r.score)),
+        key=lambda r: (-r.reward, r.parameters, r.candidate.id),
+    )
+    out: list[Result] = []
+    count: dict[str, int] = {}
+    for result in ranked:
+        family = result.candidate.family
+        count[family] = count.get(family, 0) + 1
+        if count[family] <= OF_FAMILY:
+            out.append(result)
+        if len(out) == PARENTS:
+            break
+    return out
+
+
+def shares(history: History, names: Sequence[str]) -> dict[str, float]:
+    """Which share of the groups each move gets, by the children of a history."""
+    tried = dict.fromkeys(names, 0)
+    accepted = dict.fromkeys(names, 0)
+    seen = 0
+    for result in reversed(history.results):
+        move = result.candidate.move
+        if seen == WINDOW:
+            break
+        if result.candidate.inherits and move in tried:
+            seen += 1
+            tried[move] += 1
+            accepted[move] += result.accepted is True
+    mean = (sum(accepted.values()) + FIRST * PRIOR) / (sum(tried.values()) + PRIOR)
+    quality = np.array([(accepted[n] + PRIOR * mean) / (tried[n] + PRIOR) for n in names])
+    share = FLOOR / len(names) + (1.0 - FLOOR) * quality / quality.sum()
+    if CONTROLS in tried and len(names) > 1:
+        control = max(float(share[list(names).index(CONTROLS)]), CONTROL)
+        others = np.array([n != CONTROLS for n in names])
+        share = np.where(others, share * (1.0 - control) / share[others].sum(), control)
+    return dict(zip(names, (share / share.sum()).tolist(), strict=True))
+
+
+propose: Controller = Refiner()
