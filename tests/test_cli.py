@@ -104,6 +104,7 @@ def test_every_option_of_search_reaches_the_search(fake):
         "--complexity-weight", 0.2, "--complexity-target", 2.5,
         "--max-params", "50k", "--max-latency", "8ms", "--max-size", "2MB",
         "--ensemble", "greedy", "--adanet-lambda", 0.5, "--adanet-beta", 0.25,
+        "--refine-share", 0.3,
     )  # fmt: skip
     assert done.exit_code == 0
     assert fake.data == "t.csv"
@@ -119,7 +120,7 @@ def test_every_option_of_search_reaches_the_search(fake):
         "choose": "simplest", "complexity": "latency",
         "complexity_weight": 0.2, "complexity_target": 2.5,
         "max_params": 50_000, "max_latency": 8.0, "max_size": 2_000_000,
-        "ensemble": "greedy", "adanet_lambda": 0.5, "adanet_beta": 0.25,
+        "ensemble": "greedy", "adanet_lambda": 0.5, "adanet_beta": 0.25, "refine_share": 0.3,
     }  # fmt: skip
     assert done.stderr == ""
 
