@@ -62,6 +62,7 @@ class State:
     best: Result | None = None  # the network that stands with the highest reward
     infeasible: dict[int, int] = field(default_factory=dict)  # candidates of a group, where any
     _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
+    _last: int = field(default=-1, init=False, repr=False, compare=False)  # group with results
     _proposed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
@@ -88,7 +89,7 @@ class State:
             broken = sum(r.status is Status.INFEASIBLE for r in results)
             if broken:
                 self.infeasible[data["group"]] = broken
-            self._finished = None
+            self._add_finished(data["group"], results)
             self.best = best_of([*results, self.best] if self.best else results)
         elif kind == "baseline":
             baseline = Result.from_json(data)
@@ -108,6 +109,14 @@ class State:
         elif kind == "exhausted":
             self.exhausted = True
 
+    def _add_finished(self, group: int, results: Sequence[Result]) -> None:
+        """Results in order grow by those of a group; of one before the last all are put together
+        anew when they are asked for."""
+        found, self._finished = self._finished, None
+        if group > self._last and found is not None:
+            self._finished = [*found, *results]
+        self._last = max(self._last, group)
+
     def proposed(self, before: int | None = None) -> int:
         """Candidates proposed so far, but those that broke a bound (in groups below `before`)."""
         broken = sum(n for i, n in self.infeasible.items() if _below(i, before))
@@ -115,12 +124,10 @@ class State:
 
     def finished(self, before: int | None = None) -> Sequence[Result]:
         """Results in the order of their groups, of groups with an index below `before`."""
-        if before is None and self._finished is not None:
-            return self._finished
-        found = [r for i in sorted(self.results) if _below(i, before) for r in self.results[i]]
-        if before is None:
-            self._finished = found
-        return found
+        if self._finished is None:
+            self._finished = [r for i in sorted(self.results) for r in self.results[i]]
+        later = sum(len(r) for i, r in self.results.items() if not _below(i, before))
+        return self._finished[: len(self._finished) - later] if later else self._finished
 
     def history(self, before: int | None = None) -> History:
         """What a controller may see: results of groups below `before`, the rest pending.

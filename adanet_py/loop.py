@@ -16,7 +16,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,7 +40,7 @@ from adanet_py.ensembling import (
     write_table,
 )
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
-from adanet_py.fidelity import Seen
+from adanet_py.fidelity import Rung, Seen
 from adanet_py.folder import State, evict, keep_probe, tidy
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import get_metric, to_error
@@ -152,6 +152,7 @@ class Search:
                 self.config.reward,
                 partial(standard_error, self.folder, self.prepared),
             ),
+            leader=lambda: self.state.best,
         )
 
     @property
@@ -327,13 +328,7 @@ class Search:
                 engine = engine_for(candidates[0], self.own, dense=self.load.dense)
                 group = candidates[:members]
                 names = [c.by or name_of(self.controller) for c in group]
-                groups, found = self.state.groups, self.state.results
-                earlier = {
-                    i: r
-                    for i, r in found.items()
-                    if (before is None or i < before) and not groups[i].candidates[0].inherits
-                }
-                bars = partial(self.seen.bars, self.state.groups, earlier)
+                bars = partial(self._bars, before)
                 return make_group(index, group, names, epochs, self.load, engine, bars)
             self.refused += tuple(candidates)  # a cheaper one may still fit
         self.late = True
@@ -387,6 +382,18 @@ class Search:
                 found = self.state.finished(before)
                 out |= {r.candidate.id for r in possible_parents(found)}
         return out
+
+    def _bars(self, before: int | None, rungs: Sequence[Rung]) -> Sequence[float]:
+        """What `rungs` ask of a candidate, by the groups below `before`; see `Seen.bars`."""
+        if not rungs:
+            return ()
+        groups, found = self.state.groups, self.state.results
+        earlier = {
+            i: r
+            for i, r in found.items()
+            if (before is None or i < before) and not groups[i].candidates[0].inherits
+        }
+        return self.seen.bars(groups, earlier, rungs)
 
     def _seen(self, index: int) -> int:
         """The group before which a proposal by count must know all results.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from adanet_py.plan import Workload, batch_size
 from adanet_py.records import Candidate, Result, Status
 
+TELLING = (Status.OUT_OF_MEMORY, Status.INFEASIBLE)  # results that limits are learned from
 _FLOAT = 4  # bytes
 
 
@@ -76,7 +77,7 @@ def learn_limits(results: Iterable[Result], load: Workload) -> Limits:
     """
     sizes: dict[str, tuple[float, Candidate]] = {}
     programs: set[str] = set()
-    told = [r for r in results if r.status in (Status.OUT_OF_MEMORY, Status.INFEASIBLE)]
+    told = [r for r in results if r.status in TELLING]
     infeasible = {r.candidate.family: r.message for r in told if r.status is Status.INFEASIBLE}
     for candidate in [r.candidate for r in told if r.status is Status.OUT_OF_MEMORY]:
         estimate = memory_estimate(candidate, load)

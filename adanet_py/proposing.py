@@ -9,8 +9,9 @@ import numpy as np
 
 from adanet_py.controllers import Controller
 from adanet_py.controllers.families import has_one_setting, sees_children
+from adanet_py.controllers.ledger import ledger_of
 from adanet_py.errors import ConfigError, SpaceError, check_known
-from adanet_py.memory import learn_limits
+from adanet_py.memory import TELLING, learn_limits
 from adanet_py.own import Own
 from adanet_py.plan import Workload
 from adanet_py.records import Candidate, DataSpec, History, Result, Status
@@ -55,7 +56,8 @@ def ask(
     """
     refines = sees_children(controller)
     n = 1 if n and has_one_setting(space) and not refines else n
-    limits = learn_limits(history.results, load)
+    told = ledger_of(space, history).column("limits", _telling)
+    limits = learn_limits([r for r in told if r is not None], load)
     seen, too_large = history, ""
     for _ in range(TRIES):
         shown = seen if refines else seen.without_children()
@@ -71,11 +73,18 @@ def ask(
     return Asked((), 0, too_large)
 
 
+def _telling(results: Sequence[Result]) -> list[Result | None]:
+    """Those that limits are learned from."""
+    return [r if r.status in TELLING else None for r in results]
+
+
 def with_failures(history: History, candidates: Sequence[Candidate]) -> History:
     """The history as if `candidates`, which cannot be trained, had been tried in vain.
 
     So whatever learns from it keeps away from their like, not from these alone.
     """
+    if not candidates:
+        return history
     failed = [Result(c, Status.FAILED, message="not tried: it cannot fit") for c in candidates]
     # As pending too: what was proposed is looked up there, and a history shares its record of that.
     pending = (*history.pending, *candidates)

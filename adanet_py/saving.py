@@ -30,7 +30,8 @@ class Saver:
     `journal(kind, data)` records a model that passed; `note(message)` tells of one that did not.
     `pause`: seconds before another network is checked while the search goes on, for that costs it
     time and memory; the last is always checked at the end. Checks are processes of `nursery`.
-    `choice` says which network of all it is.
+    `choice` says which network of all it is, `leader` which has the highest reward of all, if that
+    is known: it spares looking through them.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Saver:
     pause: float
     nursery: Nursery
     choice: Choice = best_of
+    leader: Callable[[], Result | None] = lambda: None
     saved: Result | None = None
     seconds: float = 0.3  # of the last check; before one has ended a guess
     _check: Check | None = None
@@ -55,7 +57,9 @@ class Saver:
     def choose(self, networks: Sequence[Result], baselines: Sequence[Result]) -> Result | None:
         """The best network; before there is one, the best baseline that can be saved."""
         refused = {name for name, tries in self._tries.items() if tries >= TRIES}
-        best = self.choice(networks, refused)
+        best = self.leader() if self.choice is best_of else None
+        if best is None or best.candidate.id in refused:
+            best = self.choice(networks, refused)
         if best is not None:
             return best
         able = [r for r in baselines if r.candidate.architecture in SAVED_BASELINES]
