@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from adanet_py.architectures.layers import FeatureLinear, Linear, MemberLinear, SharedLinear
+from adanet_py.architectures.layers import FeatureLinear, Linear, MemberLinear, SharedLinear, Skip
 from adanet_py.errors import SpaceError
 
 
@@ -19,7 +19,8 @@ def initialise(module: nn.Module, name: str, zero_last: bool) -> None:
     implicit member) count each map by itself. "default" leaves all as it is; every other name also
     sets their biases to zero. Embedding tables, norms and scales of implicit members keep their
     own start. `zero_last` sets weights and bias of the output layer to zero: the linear layer
-    registered last. It alone: the blocks of a residual network keep theirs.
+    registered last, and the linear path beside a network (`layers.Skip`), which adds to the same
+    outputs. They alone: the blocks of a residual network keep theirs.
 
     Raises SpaceError where something is asked for and the module has no linear layer.
     """
@@ -38,10 +39,11 @@ def initialise(module: nn.Module, name: str, zero_last: bool) -> None:
                 _DRAWS[name](layer.weight)
             if layer.bias is not None:
                 layer.bias.zero_()
-        if zero_last:
-            layers[-1].weight.zero_()
-            if layers[-1].bias is not None:
-                layers[-1].bias.zero_()
+        paths = [_Maps.of(skip.path) for skip in module.modules() if isinstance(skip, Skip)]
+        for layer in [*paths, layers[-1]] if zero_last else []:
+            layer.weight.zero_()
+            if layer.bias is not None:
+                layer.bias.zero_()
 
 
 _LINEAR = (nn.Linear, Linear, FeatureLinear, SharedLinear, MemberLinear)

@@ -229,6 +229,23 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
+class Skip(nn.Module):
+    """layers(x) + path(x): a linear path beside a whole network.
+
+    Shape: [B, in] -> that of layers(x), [B, C] or, for M implicit members, [B, M, C], each with a
+    path of its own. The path is registered first: the output layer is the last of `layers`.
+    """
+
+    def __init__(self, features_in: int, features_out: int, *layers: nn.Module) -> None:
+        super().__init__()
+        self.path = Linear(features_in, features_out)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return y + self.path(x).reshape(y.shape)
+
+
 class Network(nn.Module):
     """Inputs, then the body: forward(numeric [B, n], category [B, c])."""
 
@@ -239,6 +256,12 @@ class Network(nn.Module):
 
     def forward(self, numeric: Tensor, category: Tensor) -> Tensor:
         return self.body(self.inputs(numeric, category))
+
+
+def is_hidden_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is a weight matrix of the network behind its inputs, no path beside."""
+    beside = name.startswith("inputs.") or ".path." in name
+    return is_decayed(name, shape) and not beside
 
 
 def is_decayed(name: str, shape: tuple[int, ...]) -> bool:

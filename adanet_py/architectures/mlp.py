@@ -1,4 +1,8 @@
-"""Multilayer perceptron: `depth` times linear, norm, activation, dropout; then a linear head."""
+"""Multilayer perceptron: `depth` times linear, norm, activation, dropout; then a linear head.
+
+Before the head there may be residual blocks, and beside it all a linear path: what is off by
+default is where refinement grows.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ STATIC: Mapping[str, Knob] = {
     "width": Knob(128, 1, 65536, log=True, doc="units of each hidden layer"),
     "activation": Knob("relu", choices=tuple(ACTIVATIONS), doc="nonlinearity"),
     "norm": Knob("none", choices=tuple(NORMS), doc="normalisation before the nonlinearity"),
+    "blocks": Knob(0, 0, 32, doc="residual blocks after the hidden layers"),
+    "skip": Knob(False, choices=(False, True), doc="a linear path beside the network"),
     **SHARED_STATIC,
 }
 
@@ -49,16 +55,33 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
         blocks.append(activation(kind))
         blocks.append(Dropout())
         features = width
-    return layers.Network(inputs, nn.Sequential(*blocks, layers.Linear(features, spec.n_outputs)))
+    for _ in range(whole(static, "blocks")):
+        blocks.append(
+            layers.Residual(
+                norm(normed, features),
+                layers.Linear(features, units),
+                activation(kind),
+                Dropout(),
+                layers.Linear(width, features),
+            )
+        )
+    head = layers.Linear(features, spec.n_outputs)
+    if static["skip"]:
+        return layers.Network(inputs, layers.Skip(inputs.features, spec.n_outputs, *blocks, head))
+    return layers.Network(inputs, nn.Sequential(*blocks, head))
 
 
 def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     """Cost of one row; see `Architecture`."""
     width, (features, cost) = whole(static, "width"), input_features(static, spec)
     depth, units = whole(static, "depth"), units_before(str(static["activation"]), width)
-    if depth == 0:
-        return cost + features * spec.n_outputs
-    return cost + features * units + (depth - 1) * width * units + width * spec.n_outputs
+    if static["skip"]:
+        cost += features * spec.n_outputs
+    if depth > 0:
+        cost += features * units + (depth - 1) * width * units
+        features = width
+    blocks = whole(static, "blocks") * features * (units + width)
+    return cost + blocks + features * spec.n_outputs
 
 
 ARCHITECTURE = Architecture(

@@ -41,6 +41,15 @@ INITS: dict[str, str] = {
 }
 
 
+GROUPS, GROUP_UNITS = 8, 4  # groups of a group norm at most, units of a group at least
+
+
+def norm_groups(units: int) -> int:
+    """Groups of the group norm: the largest divisor of its units within the two bounds, else 1."""
+    divisors = (g for g in range(2, GROUPS + 1) if units % g == 0 and units >= g * GROUP_UNITS)
+    return max(divisors, default=1)
+
+
 def units_before(activation: str, width: int) -> int:
     """Units of the linear layer before an activation that gives `width`."""
     return 2 * width if activation in GATED else width

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS, GROUP_UNITS = 8, 4  # groups of a group norm at most, units of a group at least
+from adanet_py.architectures.names import norm_groups
+
 ONE_ROW_MOMENTUM = 0.01
 
 
@@ -48,11 +49,7 @@ class GroupNorm(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.groups = max(
-            g
-            for g in range(1, GROUPS + 1)
-            if g == 1 or (features % g == 0 and features >= g * GROUP_UNITS)
-        )
+        self.groups = norm_groups(features)
         self.weight = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))
 

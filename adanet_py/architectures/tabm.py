@@ -23,6 +23,8 @@ STATIC: Mapping[str, Knob] = {
     "width": Knob(128, 1, 65536, log=True, doc="units of each hidden layer"),
     "members": Knob(8, 1, 256, doc="implicit members; their probabilities are averaged"),
     "activation": Knob("relu", choices=tuple(ACTIVATIONS), doc="nonlinearity"),
+    "blocks": Knob(0, 0, 32, doc="residual blocks after the hidden layers"),
+    "skip": Knob(False, choices=(False, True), doc="a linear path beside each implicit member"),
     **SHARED_STATIC,
 }
 
@@ -48,7 +50,19 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
         blocks.append(activation(kind))
         blocks.append(Dropout())
         features = width
+    for _ in range(whole(static, "blocks")):
+        blocks.append(
+            layers.Residual(
+                layers.SharedLinear(members, width, units, scale_input=False),
+                activation(kind),
+                Dropout(),
+                layers.SharedLinear(members, width, width, scale_input=True),
+            )
+        )
     head = layers.MemberLinear(members, features, spec.n_outputs)
+    if static["skip"]:
+        path = members * spec.n_outputs
+        return layers.Network(inputs, layers.Skip(inputs.features, path, *blocks, head))
     return layers.Network(inputs, nn.Sequential(*blocks, head))
 
 
@@ -57,7 +71,10 @@ def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     width, (features, cost) = whole(static, "width"), input_features(static, spec)
     units = units_before(str(static["activation"]), width)
     member = features * units + (whole(static, "depth") - 1) * width * units
-    return cost + whole(static, "members") * (member + width * spec.n_outputs)
+    member += whole(static, "blocks") * width * (units + width) + width * spec.n_outputs
+    if static["skip"]:
+        member += features * spec.n_outputs
+    return cost + whole(static, "members") * member
 
 
 ARCHITECTURE = Architecture(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adanet_py.architectures.layers import is_decayed
+from adanet_py.architectures.layers import is_hidden_matrix
 from adanet_py.training.engines.program import Program, numeric_values
 
 LATENCY_ROWS = 1000
@@ -111,11 +111,7 @@ def lemma_2(matrices: Sequence[Tensor], rows: int) -> float:
 
 def _matrices(weights: Mapping[str, Tensor]) -> list[Tensor]:
     """The weight matrices behind the inputs, in order."""
-    return [
-        w
-        for name, w in weights.items()
-        if is_decayed(name, tuple(w.shape)) and not name.startswith("inputs.")
-    ]
+    return [w for name, w in weights.items() if is_hidden_matrix(name, tuple(w.shape))]
 
 
 def cost_note(program: Program) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from adanet_py.architectures.activations import activation
+from adanet_py.architectures.layers import is_hidden_matrix
 from adanet_py.architectures.names import ACTIVATIONS
 from adanet_py.training.optimizers import Part
 
@@ -66,7 +67,7 @@ def is_due(start: int, step: int) -> bool:
 
 def depth_ratio(g: Tensor, parts: Sequence[Part]) -> Tensor:
     """See `StepProbe`; [K], NaN where there is no hidden matrix. Embeddings do not count."""
-    matrices = [p for p in parts if p.decayed and not p.name.startswith("inputs.")]
+    matrices = [p for p in parts if p.decayed and is_hidden_matrix(p.name, p.shape)]
     if len(matrices) < 2:
         return torch.full_like(g[:, 0], math.nan)
     # In double precision: what has vanished would vanish once more in its square.

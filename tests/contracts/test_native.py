@@ -169,6 +169,17 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "nothing at the end": ("resnet", {"zero_last": True, "norm": "group"}),
     "one row": ("mlp", {"sampling": "one_sample", "norm": "batch"}),
     "all rows": ("resnet", {"sampling": "full_batch", "norm": "batch"}),
+    "blocks": ("mlp", {"blocks": 2, "norm": "batch", "embedding": "piecewise_linear"}),
+    "blocks, gated": ("mlp", {"blocks": 1, "norm": "rms", "activation": "geglu"}),
+    "blocks on a table's features": ("mlp", {"depth": 0, "blocks": 1}),
+    "blocks on embedded features": ("mlp", {"depth": 0, "blocks": 2, "embedding": "periodic"}),
+    "blocks of members": ("tabm", {"blocks": 2, "activation": "gelu"}),
+    "path": ("mlp", {"skip": True}),
+    "path, embedded features": ("mlp", {"skip": True, "embedding": "periodic", "blocks": 1}),
+    "path, no hidden layer": ("mlp", {"skip": True, "depth": 0, "embedding": "piecewise_linear"}),
+    "path, blocks on features": ("mlp", {"skip": True, "depth": 0, "blocks": 1}),
+    "path of members": ("tabm", {"skip": True, "activation": "reglu"}),
+    "path of members, embedded": ("tabm", {"skip": True, "blocks": 1, "embedding": "periodic"}),
     "wider than a vector": ("mlp", {"width": 67, "depth": 3, "norm": "rms", "activation": "mish"}),
 }
 

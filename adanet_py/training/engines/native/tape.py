@@ -319,6 +319,11 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
             linear.spread_backward(
                 x[: count * size], w[op[W] :], dy, g[op[W] :], count, op[P1], op[GX] >= 0
             )
+            if op[GX] >= 0 and op[GX] != op[X]:
+                if op[SUM] != 0:
+                    pointwise.add(dx, x[: count * size], dx)
+                else:
+                    pointwise.copy(x[: count * size], dx)
         elif kind == SCALE:
             db = g[op[B] : op[B] + size] if op[B] >= 0 else _none(g)
             linear.scale_backward(x, w[op[W] : op[W] + size], dy, g[op[W] :], db, count)

@@ -61,6 +61,7 @@ class _Translator:
     widest: int = 1
     constants: list[float] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)  # places of gradients that several add to
     sizes: int = 0  # of the running statistics so far
     knobs: list[tuple[str, float]] = field(default_factory=list)
 
@@ -169,7 +170,9 @@ class _Translator:
             if isinstance(module, layers.Linear):
                 x = self.linear(module, x, members, follows)
             elif isinstance(module, layers.Residual):
-                x = self.residual(module, x)
+                x = self.residual(module, x, members)
+            elif isinstance(module, layers.Skip):
+                x, members = self.skip(module, x, members)
             elif isinstance(module, layers.MemberScale):
                 members = module.scale.shape[0]
                 x = self.spread(module, x, members)
@@ -256,14 +259,41 @@ class _Translator:
         self.fixed += 4 * size
         return y
 
-    def residual(self, module: layers.Residual, x: Value) -> Value:
+    def stream(self, x: Value) -> Value:
+        """The same value with a gradient in a place of its own, to which several readers add."""
+        if x.gradient not in (NONE, x.at):
+            return x
+        place = self.value(x.width).at
+        for op in self.ops:
+            op[tape.GY] = place if op[tape.GY] == x.at else op[tape.GY]
+        self.streams.append(place)
+        return Value(x.at, x.width, place)
+
+    def skip(self, module: layers.Skip, x: Value, members: int) -> tuple[Value, int]:
+        """y = layers(x) + path(x); gradients of both are that of y, which lies in its place."""
+        x = x if x.gradient == NONE else self.stream(x)
+        # Of the backward pass the path comes last, for the gradient of residual blocks on x is not
+        # theirs alone once it is there; but first where x is lost on the way.
+        late = isinstance(module.layers[0], layers.MemberScale)
+        path = None if late else self.linear(module.path, x, 1, None)
+        body, inside = self.body(list(module.layers), x, members)
+        path = self.linear(module.path, x, 1, None) if path is None else path
+        if members != 1 or path.width != body.width or body.gradient != body.at:
+            raise UnsuitedError("it has a path beside it of another shape")
+        y = self.value(body.width)
+        for op in self.ops:
+            if op[tape.GY] in (body.at, path.at):
+                op[tape.GY] = y.at
+        self.add(tape.ADD, X=body.at, P1=path.at, Y=y.at, GY=y.at, IN=y.width, OUT=y.width, P2=NONE)
+        return y, inside
+
+    def residual(self, module: layers.Residual, x: Value, members: int) -> Value:
         """y = x + branch(x). All values of the stream share one gradient."""
-        if x.gradient == x.at or x.gradient == NONE:
-            raise UnsuitedError("it has a residual block after something else than a linear layer")
+        x = self.stream(x)
         parts = list(module.layers)
         dropped = parts[-1] if isinstance(parts[-1], DropPath) else None
-        branch, members = self.body(parts[: len(parts) - (dropped is not None)], x, 1)
-        if members != 1 or branch.width != x.width or branch.gradient != branch.at:
+        branch, inside = self.body(parts[: len(parts) - (dropped is not None)], x, members)
+        if inside != members or branch.width != x.width or branch.gradient != branch.at:
             raise UnsuitedError("it has a residual block of another shape")
         acts = dropped is not None and self.drops
         own = NONE
@@ -285,7 +315,7 @@ class _Translator:
         y = self.value(x.width * members)
         self.add(
             tape.SPREAD, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, IN=x.width, OUT=y.width,
-            W=self.parameter(module, "scale"), P1=members,
+            SUM=self.sums(x), W=self.parameter(module, "scale"), P1=members,
         )  # fmt: skip
         return y
 
@@ -299,12 +329,14 @@ class _Translator:
 
     def shared(self, module: layers.SharedLinear, x: Value, members: int) -> Value:
         if module.scale_in is not None:
+            if self.sums(x):
+                raise UnsuitedError("it has a layer with scaled inputs at a residual stream")
             x = self.scale(module, "scale_in", "", x)
         out, size = module.weight.shape
         y = self.value(out * members)
         self.add(
             tape.LINEAR, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, IN=size, OUT=out,
-            W=self.parameter(module, "weight"), P1=members,
+            SUM=self.sums(x), W=self.parameter(module, "weight"), P1=members,
         )  # fmt: skip
         return self.scale(module, "scale_out", "bias_member", y)
 
@@ -323,10 +355,11 @@ def translate(module: nn.Module, parts: Sequence[Part], drops: bool, mixes: bool
 
     Raises UnsuitedError.
     """
+    found = "it is not a Network of Inputs and a Sequential"
     if type(module) is not layers.Network or type(module.inputs) is not layers.Inputs:
-        raise UnsuitedError("it is not a Network of Inputs and a Sequential")
-    if not isinstance(module.body, nn.Sequential) or not module.inputs.features:
-        raise UnsuitedError("it is not a Network of Inputs and a Sequential")
+        raise UnsuitedError(found)
+    if not isinstance(module.body, nn.Sequential | layers.Skip) or not module.inputs.features:
+        raise UnsuitedError(found)
     state = _Translator(
         {p.name: p for p in parts},
         list(noisy_layers(module)),
@@ -334,18 +367,10 @@ def translate(module: nn.Module, parts: Sequence[Part], drops: bool, mixes: bool
         drops,
         mixes,
     )
-    x = state.inputs(module.inputs)
-    body = list(module.body)
-    if any(isinstance(layer, layers.Residual) for layer in body):
-        # The stream of residual blocks begins after the first linear layer.
-        x, members = state.body(body[:1], x, 1)
-        stream = state.columns
-        state.columns += x.width
-        state.ops[-1][tape.GY] = stream
-        x, members = state.body(body[1:], Value(x.at, x.width, stream), members)
+    body = [module.body] if isinstance(module.body, layers.Skip) else list(module.body)
+    x, members = state.body(body, state.inputs(module.inputs), 1)
+    for stream in state.streams:
         _first_overwrites(state.ops, stream)
-    else:
-        x, members = state.body(body, x, 1)
     if x.gradient != x.at:
         raise UnsuitedError("it ends in a residual block")
     return Translation(
@@ -362,8 +387,14 @@ def translate(module: nn.Module, parts: Sequence[Part], drops: bool, mixes: bool
 
 
 def _first_overwrites(ops: list[list[int]], stream: int) -> None:
-    """The last reader of the stream is the first to give its gradient: it adds to nothing."""
-    for op in reversed(ops):
-        if op[tape.GX] == stream:
-            op[tape.SUM] = 0
-            return
+    """The last reader of the stream is the first to give its gradient: it adds to nothing.
+
+    Raises UnsuitedError where another reader cannot add.
+    """
+    readers = [op for op in reversed(ops) if op[tape.GX] == stream]
+    if any(op[tape.KIND] not in _ADDING for op in readers[1:]):
+        raise UnsuitedError("a layer in it that reads a residual stream cannot add its gradient")
+    readers[0][tape.SUM] = 0
+
+
+_ADDING = frozenset({tape.LINEAR, tape.ROW_NORM, tape.BATCH_NORM, tape.SPREAD})
