@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adanet_py.baselines import Baseline, run_baselines
+from adanet_py.baselines import Baseline, names, run_baselines
 from adanet_py.folder import candidate_file
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import get_metric, score
@@ -19,25 +19,33 @@ from adanet_py.records import Candidate, Result, Status
 from adanet_py.reward import RewardRule, with_reward
 from adanet_py.tasks import is_regression
 
-COUNT = 3
 NO_LIMIT = 1e9  # seconds
 
 
 class BaselineThread:
     """The baselines a run does not have yet; `first` is there at once, the rest come by `ready`.
 
-    `seconds` bounds boosting; None: nothing does, so that results depend on no clock.
+    `seconds` bounds boosting; None: nothing does, so that results depend on no clock. With `more`
+    the trees that may join an ensemble follow, bounded by `more_seconds`.
     """
 
     def __init__(
-        self, prepared: Prepared, have: Collection[str], seconds: float | None, seed: int
+        self,
+        prepared: Prepared,
+        have: Collection[str],
+        seconds: float | None,
+        seed: int,
+        more: bool = False,
+        more_seconds: float | None = None,
     ) -> None:
         self.first: Baseline | None = None
         self._done: queue.SimpleQueue[Baseline | Exception] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        if len(have) == COUNT:
+        self._ended = threading.Event()
+        if set(names(more)) <= set(have):
             return
         source = prepared.source
+        given = NO_LIMIT if more_seconds is None else more_seconds
         found = run_baselines(
             source.arrays,
             np.asarray(source.y),
@@ -47,9 +55,11 @@ class BaselineThread:
             prepared.metric,
             prepared.target,
             seconds=NO_LIMIT if seconds is None else seconds,
+            have=have,
             seed=seed,
             loss=source.spec.loss,
             exposure=source.exposure,
+            more_seconds=given if more else None,
         )
         first = next(found)
         self.first = None if first.name in have else first
@@ -57,8 +67,9 @@ class BaselineThread:
         def work() -> None:
             try:
                 for baseline in found:
-                    if baseline.name not in have:
-                        self._done.put(baseline)
+                    if self._ended.is_set():
+                        return
+                    self._done.put(baseline)
             except Exception as error:  # said by the one who takes it; the search goes on
                 self._done.put(error)
 
@@ -69,6 +80,10 @@ class BaselineThread:
         """What has come since the last call."""
         while not self._done.empty():
             yield self._done.get()
+
+    def end(self) -> None:
+        """What is fitted now is the last, and no one waits for it."""
+        self._ended.set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end of all, up to `seconds`; whether it has come."""
@@ -95,6 +110,8 @@ def baseline_result(
     if len(split.audit):
         metrics["audit"] = _score(baseline.predictions_audit, prepared, split.audit)
     arrays = {"predictions/validation": np.ascontiguousarray(baseline.predictions_valid)}
+    if len(split.audit):
+        arrays["predictions/audit"] = np.ascontiguousarray(baseline.predictions_audit)
     arrays |= {f"member/{n}": np.ascontiguousarray(v) for n, v in (baseline.member or {}).items()}
     (folder / "candidates").mkdir(exist_ok=True)
     write_atomic(candidate_file(folder, candidate.id), save(arrays))

@@ -178,6 +178,7 @@ class SearchConfig(BaseModel):
     prior: Annotated[str | None, BeforeValidator(_path)] = None
     fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
     ensemble: Annotated[str, BeforeValidator(_ensemble)] = "adanet"
+    members: Literal["networks", "any"] = "networks"
     adanet_lambda: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     adanet_beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     refine_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0

@@ -12,7 +12,8 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,15 @@ from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.frames import make_frame, write_csv
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import get_metric, score, to_error
-from adanet_py.outputs import in_own_unit, predictions
+from adanet_py.outputs import as_outputs, in_own_unit, predictions
 from adanet_py.prepare import Prepared
-from adanet_py.records import Result
+from adanet_py.records import Result, Status
 from adanet_py.tasks import is_regression
 from adanet_py.training.losses import default_loss
 
 HELD_OUT = "held_out.npz"  # in a run that has ended
 FOLDS = 5
+MEMBERS = ("networks", "any")
 _NEAR = ("focal", "half_squared_error")  # whose outputs mean what those of the usual losses do
 
 
@@ -45,7 +47,8 @@ class Options:
     """How an ensemble is grown.
 
     `lambda_` and `beta` are in units of the loss that the best constant has, complexities in units
-    of their mean: Gamma_j = (lambda_ r_j / mean r + beta) times that loss. `most` members at most.
+    of their mean: Gamma_j = (lambda_ r_j / mean r + beta) times that loss. `most` members at most,
+    out of `members`: networks alone or any, the baselines (see `may_join`) too.
     """
 
     ensembler: str = "adanet"
@@ -56,12 +59,14 @@ class Options:
     strategy: str = "grow"
     complexity: str = "depth"
     most: int = 16
+    members: str = "networks"
 
     def __post_init__(self) -> None:
         check_known("ensembler", self.ensembler, ENSEMBLERS, ConfigError)
         check_known("strategy", self.strategy, STRATEGIES, ConfigError)
         check_known("complexity", self.complexity, COMPLEXITIES, ConfigError)
         check_known("kind of mixture weights", self.kind, KINDS, ConfigError)
+        check_known("kind of members", self.members, MEMBERS, ConfigError)
         for name, value in (("lambda", self.lambda_), ("beta", self.beta)):
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"--{name}: expected a number of 0 or more, found {value}.")
@@ -82,13 +87,15 @@ class Grown:
     """An ensemble of a run, and what it is compared with.
 
     `members` are the results of its members in the order of `weights`; `scores` has "ensemble",
-    "mean" (of the same members, each the same weight) and "single", the best network.
+    "mean" (of the same members, each the same weight), "single", the best network, and, where a
+    baseline that may join is better than that one, "baseline".
     """
 
     options: Options
     ensemble: Ensemble
     members: tuple[Result, ...]
     scores: dict[str, Scores]
+    kinds: dict[str, str] = field(default_factory=dict)  # architectures of all offered, by id
 
     @property
     def weights(self) -> Weights:
@@ -194,7 +201,9 @@ def grow_ensemble(
     None where there are not two members to weigh, none is worth its penalty, or `late()` says that
     no time is left.
     """
-    pool = read_pool(folder, results, COMPLEXITIES[options.complexity].measure)
+    joining = [r for r in results if may_join(r, options.members)]
+    unit = partial(as_outputs, held.task, mean=held.mean, scale=held.scale)
+    pool = read_pool(folder, joining, COMPLEXITIES[options.complexity].measure, unit)
     if len(pool.members) < 2:
         return None
     setting = replace(_setting(held.task, held.validation, options), late=late)
@@ -210,13 +219,26 @@ def grow_ensemble(
     ours = judge.scores(ensemble, build, setting, late)
     if ours is None:
         return None
-    single = pool.results[0].metrics
-    scores = {
-        "ensemble": ours,
-        "mean": judge.fixed(mean),
-        "single": Scores(single.get("validation", math.nan), single.get("audit", math.nan)),
-    }
-    return Grown(options, ensemble, tuple(pool.results[i] for i in chosen), scores)
+    scores = {"ensemble": ours, "mean": judge.fixed(mean), "single": Scores(math.nan, math.nan)}
+    networks = [r for r in pool.results if r.status is not Status.BASELINE]
+    if networks:
+        scores["single"] = _scores_of(networks[0])
+    if pool.results[0].status is Status.BASELINE:
+        scores["baseline"] = _scores_of(pool.results[0])
+    kinds = {r.candidate.id: r.candidate.architecture for r in pool.results}
+    return Grown(options, ensemble, tuple(pool.results[i] for i in chosen), scores, kinds)
+
+
+def may_join(result: Result, members: str) -> bool:
+    """Whether a result may be a member: a network; where any may, a baseline but the constant."""
+    if result.status is not Status.BASELINE:
+        return result.stands
+    return members == "any" and result.candidate.architecture != "constant"
+
+
+def _scores_of(result: Result) -> Scores:
+    found = result.metrics
+    return Scores(found.get("validation", math.nan), found.get("audit", math.nan))
 
 
 def _setting(task: str, rows: Rows, options: Options) -> Setting:
@@ -295,15 +317,17 @@ class _Judge:
 
 
 def is_better(grown: Grown, metric: str) -> bool:
-    """Whether the cross-fitted ensemble beats the best network on the validation rows."""
+    """Whether the cross-fitted ensemble beats its best member alone on the validation rows."""
     found = get_metric(metric)
-    ours = to_error(found, grown.scores["ensemble"].validation)
-    return ours < to_error(found, grown.scores["single"].validation)
+    errors = {name: to_error(found, s.validation) for name, s in grown.scores.items()}
+    alone = [errors[n] for n in ("single", "baseline") if math.isfinite(errors.get(n, math.nan))]
+    return errors["ensemble"] < min(alone, default=math.inf)
 
 
 COLUMNS: dict[str, str] = {
     "round": "round of the growth",
     "id": "identifier of the candidate offered",
+    "member": "what it is: its architecture, or the name of the baseline",
     "depth": "its hidden layers",
     "complexity": "its r(h), in units of the pool's mean",
     "loss": "mean loss with it in the ensemble, the other weights as they were",
@@ -321,13 +345,20 @@ def write_table(grown: Grown, path: Path) -> None:
     sizes = dict(zip(grown.ensemble.names, grown.weights.sizes().tolist(), strict=True))
     offers = grown.ensemble.offers
     rows: list[dict[str, Any]] = [
-        {**asdict(o), "id": o.name, "final_weight": sizes.get(o.name, 0.0)} for o in offers
+        {
+            **asdict(o),
+            "id": o.name,
+            "member": grown.kinds.get(o.name, ""),
+            "final_weight": sizes.get(o.name, 0.0),
+        }
+        for o in offers
     ]
     if not rows:
         rows = [
             {
                 "round": 0,
                 "id": r.candidate.id,
+                "member": r.candidate.architecture,
                 "depth": r.layers,
                 "accepted": True,
                 "why": f"weighed by {grown.options.ensembler}",

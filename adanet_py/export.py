@@ -19,7 +19,15 @@ import numpy as np
 from adanet_py.data.splits import Split
 from adanet_py.executors.nursery import Forked, Nursery, Process
 from adanet_py.folder import candidate_file
-from adanet_py.model import MODEL_FILE, Member, Model, load, network_member, verify
+from adanet_py.model import (
+    MODEL_FILE,
+    Member,
+    Model,
+    baseline_member,
+    load,
+    network_member,
+    verify,
+)
 from adanet_py.own import Own
 from adanet_py.prepare import Prepared, probe_rows
 from adanet_py.records import Result, Status
@@ -126,7 +134,7 @@ def make_model(
         prepared.target,
         prepared.preprocessor,
         prepared.source.spec,
-        tuple(_member(folder, prepared, r) for r in results),
+        tuple(stored_member(folder, r) for r in results),
         about,
         own,
         prepared.exposure,
@@ -134,14 +142,12 @@ def make_model(
     )
 
 
-def _member(folder: Path, prepared: Prepared, result: Result) -> Member:
+def stored_member(folder: Path, result: Result) -> Member:
+    """The member that a result's file in the run holds."""
     path = candidate_file(folder, result.candidate.id)
     if result.status is not Status.BASELINE:
         return network_member(path)
-    from safetensors.numpy import load_file
-
-    arrays = {n[7:]: v for n, v in load_file(path).items() if n.startswith("member/")}
-    return Member("linear", arrays, result.candidate, len(prepared.split.train))
+    return baseline_member(path, result.candidate)
 
 
 def start_check(
@@ -160,7 +166,7 @@ def start_check(
     path = folder / f"{MODEL_FILE}.new"
     model.save(path)
     expected, fold = expect(folder, prepared.split, model)
-    np.savez(folder / "cache" / "probe.npz", expected=expected, fold=fold)
+    write_expected(folder / "cache", expected, fold)
     if any(own.needed_by(m.candidate, prepared.source.spec) for m in model.members):
         import pandas as pd
 
@@ -175,8 +181,13 @@ def start_check(
     return Check(result, path, process, errors=errors, grown=grown)
 
 
-def expect(folder: Path, split: Split, model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """What every member's folds were scored by on the probe rows [k, N, ...], and those folds."""
+def write_expected(folder: Path, expected: Sequence[np.ndarray], fold: np.ndarray) -> None:
+    """Write what `expect` found where the checking process reads it."""
+    np.savez(folder / "probe.npz", *expected, fold=fold)
+
+
+def expect(folder: Path, split: Split, model: Model) -> tuple[list[np.ndarray], np.ndarray]:
+    """What every member's folds were scored by on the probe rows [N, ...], and those folds."""
     from safetensors import safe_open
 
     found = []
@@ -184,7 +195,7 @@ def expect(folder: Path, split: Split, model: Model) -> tuple[np.ndarray, np.nda
         with safe_open(candidate_file(folder, member.candidate.id), framework="np") as file:
             each, fold = probe(split, file.get_tensor("predictions/validation"))
         found.append(each)
-    return np.stack(found), fold
+    return found, fold
 
 
 def probe(split: Split, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -228,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model = load(options.model)
     with np.load(options.cache / "probe.npz", allow_pickle=False) as stored:
-        expected, fold = stored["expected"], stored["fold"]
+        expected, fold = [stored[f"arr_{i}"] for i in range(len(model.members))], stored["fold"]
     frame = pd.read_feather(options.cache / "probe.feather")
     difference = verify(model, frame, fold.tolist(), expected)
     print(json.dumps({"difference": difference, "seconds": time.monotonic() - begun}))

@@ -74,6 +74,7 @@ FRUITLESS = 400  # candidates in a row that break a bound, after which a count i
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
+TREES_SHARE = 0.35  # of it, for more of them where any may be a member
 CHECKPOINT_SECONDS = 5.0  # between two of a group
 ENSEMBLE_SHARE = 0.035  # of the time budget, to grow the ensemble and to check it
 ENSEMBLE_SECONDS = 4.0  # at most
@@ -153,6 +154,7 @@ class Search:
                 partial(standard_error, self.folder, self.prepared),
             ),
             leader=lambda: self.state.best,
+            any_member=self.config.members == "any",
         )
 
     @property
@@ -195,6 +197,7 @@ class Search:
             while not (self.interrupted or self.left() <= 0 or baselines.wait(0.1)):
                 self._drain(baselines)
                 self._save_best()
+            baselines.end()
             self._drain(baselines)
             reason = INTERRUPTED if self.interrupted else reason
             self._finish(reason)
@@ -533,7 +536,9 @@ class Search:
         if self.config.time is not None:
             seconds = min(MOST_BASELINE_SECONDS, BASELINE_SHARE * self.config.time)
         have = {r.candidate.architecture for r in self.state.baselines}
-        baselines = BaselineThread(self.prepared, have, seconds, self.config.seed)
+        more = self.config.members == "any"
+        trees = None if self.config.time is None else TREES_SHARE * self.config.time
+        baselines = BaselineThread(self.prepared, have, seconds, self.config.seed, more, trees)
         if baselines.first is not None:
             self._add_baseline(baselines.first)
         return baselines
@@ -573,12 +578,14 @@ class Search:
 
         def tables() -> None:
             self._evict()
-            told.append(self.saver.choose(networks, baselines))
+            told.append(self.saver.choose(networks, baselines, last=True))
             write_tables(self.folder, self.prepared, self.state, space=self.space, chosen=told[-1])
 
         self._forecast(last=True)
         self.saver.finish(networks, baselines, meanwhile=tables)
-        if told[-1:] != [self.saver.choose(networks, baselines)]:  # the last check has failed
+        if told[-1:] != [
+            self.saver.choose(networks, baselines, last=True)
+        ]:  # the last check has failed
             tables()
         self._compare_with_baselines()
         if reason != INTERRUPTED:
@@ -591,7 +598,8 @@ class Search:
         held = HeldOut.of(self.prepared)
         held.save(self.folder)
         keep_probe(self.folder)
-        if self.config.ensemble == "none" or self.state.best is None:
+        any_member = self.config.members == "any"
+        if self.config.ensemble == "none" or (self.state.best is None and not any_member):
             return
         rule = self.config.reward
         if rule.bounds or rule.target is not None or self.config.choose != "best":
@@ -600,11 +608,13 @@ class Search:
         if why := why_none(held):
             self.note(why)
             return
-        kept = [r for r in self.state.by_id.values() if r.status is not Status.BASELINE]
+        kept = list(self.state.by_id.values())
         kept.sort(key=lambda r: (-r.reward, r.parameters, r.candidate.id))
         latest = self.deadline - TABLES - 2.0 * self.saver.seconds
         config = self.config
-        options = Options(config.ensemble, config.adanet_lambda, config.adanet_beta)
+        options = Options(
+            config.ensemble, config.adanet_lambda, config.adanet_beta, members=config.members
+        )
         late = partial(_is_past, latest)
         grown = None if late() else grow_ensemble(self.folder, kept, held, options, late)
         if grown is None:
@@ -626,7 +636,9 @@ class Search:
                 "No network within the bounds was trained: the model saved is a baseline, which "
                 "has none. Widen them, or give a space with smaller networks."
             )
-        if best is not None and ahead is not None and ahead.reward > best.reward:
+        if saved is not None and saved.status is Status.BASELINE and best is not None:
+            self.note(f"The model saved is the baseline {saved.candidate.architecture}.")
+        elif best is not None and ahead is not None and ahead.reward > best.reward:
             self.note(
                 f"The baseline {ahead.candidate.architecture} did better "
                 f"({ahead.metrics['validation']:.6g}) than the best network "

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanet_py.baselines import predict_member
+from adanet_py.baselines import count_folds, one_fold, predict_member
 from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
@@ -30,7 +30,7 @@ from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.journal import write_atomic
 from adanet_py.metrics import Metric, check_values, check_weighted, common, resolve_metric, score
-from adanet_py.outputs import predictions
+from adanet_py.outputs import as_outputs, predictions
 from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.tasks import has_several_targets, is_regression, part_of
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-VERSION = 2  # of ensembles; a single member is written as version 1, which had no others
+VERSION = 3  # of models with trees; 2 of ensembles of others, 1 of a single one
 MODEL_FILE = "model.adanet"
 _PARTS = ("manifest.json", "preprocessor.json", "weights.safetensors")
 _CHUNK = 4096
@@ -48,13 +48,13 @@ _CHUNK = 4096
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One network (in all its folds) or one linear baseline of a model.
+    """One network (in all its folds) or one baseline of a model.
 
-    `arrays` are its weights: for a network "<fold>/<parameter>", for a linear baseline those of
+    `arrays` are its weights: for a network "<fold>/<parameter>", for a baseline those of
     `baselines.Baseline.member`.
     """
 
-    kind: str  # "network" or "linear"
+    kind: str  # "network", "linear" or "trees"
     arrays: Mapping[str, np.ndarray]
     candidate: Candidate
     folds: int = 1
@@ -209,14 +209,19 @@ class Model:
         features = self.features(frame)
         if self.weights is None:
             return self._predict(self.members[0], features)
-        raw = [
-            self.fold_outputs(m, features).mean(0).astype(np.float64) / m.temperature
-            for m in self.members
-        ]
+        raw = [self.member_outputs(m, features) for m in self.members]
         return self.finish(self.weights.combine(np.stack(raw)), 1.0)
 
+    def member_outputs(self, member: Member, features: Features) -> np.ndarray:
+        """What mixture weights multiply [N, n_outputs]: logits, or standardised values."""
+        if member.kind != "network":
+            found = predict_member(member.arrays, features, self.task)
+            return as_outputs(self.task, found, self.target.mean, self.target.scale)
+        raw = self.fold_outputs(member, features).mean(0).astype(np.float64)
+        return np.asarray(raw / member.temperature)
+
     def _predict(self, member: Member, features: Features) -> np.ndarray:
-        if member.kind == "linear":
+        if member.kind != "network":
             return predict_member(member.arrays, features, self.task)
         return self.finish(self.fold_outputs(member, features).mean(0), member.temperature)
 
@@ -283,6 +288,13 @@ class Model:
             out.append((modules, scaling))
         return out
 
+    @property
+    def _version(self) -> int:
+        """The oldest format that has what the model has."""
+        if any(m.kind == "trees" for m in self.members):
+            return VERSION
+        return 1 if self.weights is None else 2
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model file, atomically."""
         from safetensors.numpy import save
@@ -296,7 +308,7 @@ class Model:
         preprocessor = json.dumps(self.preprocessor.to_json()).encode()
         manifest = {
             "format": "adanet_py model",
-            "version": 1 if self.weights is None else VERSION,
+            "version": self._version,
             "target_name": self.target_name,
             "metric": self.metric,
             "target": self.target.to_json(),
@@ -455,11 +467,22 @@ def network_member(path: Path) -> Member:
     return Member("network", arrays, candidate, about["folds"], about["temperature"])
 
 
-def verify(model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: np.ndarray) -> float:
+def baseline_member(path: Path, candidate: Candidate) -> Member:
+    """The member a baseline's file in a run folder holds."""
+    from safetensors.numpy import load_file
+
+    arrays = {n[7:]: v for n, v in load_file(path).items() if n.startswith("member/")}
+    kind = "trees" if "tree" in arrays else "linear"
+    return Member(kind, arrays, candidate, count_folds(arrays))
+
+
+def verify(
+    model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: Sequence[np.ndarray]
+) -> float:
     """Largest difference between what was scored and what the model gives on the probe rows.
 
-    `expected` [k, N, n_outputs] are the raw outputs of each member stored while training (of a
-    linear one: probabilities or values), row i by that of fold `fold[i]`. Relative to their size.
+    `expected` are of each member the raw outputs [N, n_outputs] stored while training (of a
+    baseline: probabilities or values), row i by that of fold `fold[i]`. Relative to their size.
     """
     features, largest = model.features(frame), 0.0
     for member, stored in zip(model.members, expected, strict=True):
@@ -473,10 +496,9 @@ def verify(model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: np.
 
 def _of_folds(model: Model, member: Member, features: Features) -> np.ndarray:
     """What every fold of a member makes of the rows, as it is stored [F, N, ...]."""
-    if member.kind != "linear":
+    if member.kind == "network":
         return model.fold_outputs(member, features)
-    outputs = []
-    for f in range(len(member.arrays["intercept"])):
-        each = {k: v if k == "offsets" else v[f : f + 1] for k, v in member.arrays.items()}
-        outputs.append(predict_member(each, features, model.task))
-    return np.stack(outputs)
+    folds = range(count_folds(member.arrays))
+    return np.stack(
+        [predict_member(one_fold(member.arrays, f), features, model.task) for f in folds]
+    )

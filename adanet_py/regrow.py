@@ -16,10 +16,10 @@ import numpy as np
 from adanet_py.data.splits import Split
 from adanet_py.ensembling import Grown, HeldOut, Options, grow_ensemble, why_none, write_table
 from adanet_py.errors import RunError
-from adanet_py.export import ENSEMBLE, TOLERANCE, expect
-from adanet_py.folder import PROBE, candidate_file, read_described, read_state
+from adanet_py.export import ENSEMBLE, TOLERANCE, expect, stored_member, write_expected
+from adanet_py.folder import PROBE, read_described, read_state
 from adanet_py.leaderboard import ranked
-from adanet_py.model import Model, load, network_member
+from adanet_py.model import Model, load
 from adanet_py.records import Result
 
 OUT = "ensemble.adanet"
@@ -52,12 +52,14 @@ def regrow(
             "such runs are grown by their search only."
         )
     networks = [r for r in ranked(state.finished()) if r.stands]
-    grown = grow_ensemble(folder, networks, held, options)
+    grown = grow_ensemble(folder, ranked(state.all_results()), held, options)
     if grown is None:
         raise RunError(
-            "No ensemble: fewer than two networks of the run are stored, or none is worth its "
+            "No ensemble: fewer than two members of the run are stored, or none is worth its "
             "penalty. Give smaller --lambda and --beta."
         )
+    if single and not networks:
+        raise RunError("--single: expected a run with a trained network, found none.")
     path = Path(out) if out is not None else folder / OUT
     write_table(grown, folder / "ensemble.csv")
     _save(folder, _model(folder, networks[0] if single else None, grown), path)
@@ -67,7 +69,6 @@ def regrow(
 def _model(folder: Path, single: Result | None, grown: Grown) -> Model:
     """The saved model of the run with other members."""
     results = grown.members if single is None else (single,)
-    paths = [candidate_file(folder, r.candidate.id) for r in results]
     scores = grown.scores["ensemble" if single is None else "single"]
     about = {
         "candidate": ENSEMBLE if single is None else single.candidate.id,
@@ -79,7 +80,7 @@ def _model(folder: Path, single: Result | None, grown: Grown) -> Model:
         about["members"] = [r.candidate.id for r in results]
     return replace(
         load(folder),
-        members=tuple(network_member(path) for path in paths),
+        members=tuple(stored_member(folder, r) for r in results),
         weights=grown.weights if single is None else None,
         about=about,
     )
@@ -91,7 +92,7 @@ def _save(folder: Path, model: Model, path: Path) -> None:
     model.save(new)
     with tempfile.TemporaryDirectory() as scratch:
         expected, fold = expect(folder, Split.load(folder / "split.npz"), model)
-        np.savez(Path(scratch) / "probe.npz", expected=expected, fold=fold)
+        write_expected(Path(scratch), expected, fold)
         shutil.copyfile(folder / PROBE, Path(scratch) / PROBE)
         command = [sys.executable, "-m", "adanet_py.export", str(new), scratch]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)

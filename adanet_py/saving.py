@@ -20,7 +20,6 @@ from adanet_py.records import Result, Status
 
 LONGEST_CHECK = 120.0  # seconds
 TRIES = 2  # of a check that gave no number
-SAVED_BASELINES = ("constant", "linear")  # boosting has no few plain arrays to save
 
 
 @dataclass
@@ -43,6 +42,7 @@ class Saver:
     nursery: Nursery
     choice: Choice = best_of
     leader: Callable[[], Result | None] = lambda: None
+    any_member: bool = False  # at the end a baseline is the model where it is better
     saved: Result | None = None
     seconds: float = 0.3  # of the last check; before one has ended a guess
     _check: Check | None = None
@@ -54,16 +54,21 @@ class Saver:
         """Whether a check runs."""
         return self._check is not None
 
-    def choose(self, networks: Sequence[Result], baselines: Sequence[Result]) -> Result | None:
-        """The best network; before there is one, the best baseline that can be saved."""
+    def choose(
+        self, networks: Sequence[Result], baselines: Sequence[Result], last: bool = False
+    ) -> Result | None:
+        """The best network; before there is one, the best baseline.
+
+        The `last` time, where any may be the model, the better of both.
+        """
         refused = {name for name, tries in self._tries.items() if tries >= TRIES}
         best = self.leader() if self.choice is best_of else None
         if best is None or best.candidate.id in refused:
             best = self.choice(networks, refused)
-        if best is not None:
+        if best is not None and not (last and self.any_member):
             return best
-        able = [r for r in baselines if r.candidate.architecture in SAVED_BASELINES]
-        return max((r for r in able if self._may(r)), key=lambda r: r.reward, default=None)
+        able = [r for r in (*baselines, best) if r is not None and self._may(r)]
+        return max(able, key=lambda r: r.reward, default=None)
 
     def step(self, networks: Sequence[Result], baselines: Sequence[Result], late: bool) -> None:
         """Look after the running check and start one if there is something better to save.
@@ -93,7 +98,7 @@ class Saver:
     ) -> None:
         """Wait until the model saved is the best there is; `meanwhile` is done in that time."""
         waited = False
-        while (best := self.choose(networks, baselines)) and not self._is_saved(best):
+        while (best := self.choose(networks, baselines, last=True)) and not self._is_saved(best):
             if self._check is not None and self._check.result.candidate.id != best.candidate.id:
                 self.cancel()
             if self._check is None and not self._start(best):

@@ -36,6 +36,15 @@ def timeless(run):
     return frame.drop(columns=CLOCKS).to_csv(index=False)
 
 
+def few_trees(monkeypatch):
+    """Have baselines of trees made of a few only."""
+    from adanet_py.baselines import averaging, boosting
+
+    monkeypatch.setattr(averaging, "MOST_TREES", 8)
+    monkeypatch.setattr(boosting, "BOOSTING_ITERATIONS", 10)
+    monkeypatch.setattr(boosting, "STOPPED_ITERATIONS", 20)
+
+
 def check_here(folder, prepared, result, own, nursery=None, grown=None):
     """As `export.start_check`, but the model is reloaded in this process: no other is started."""
     from adanet_py import export, model

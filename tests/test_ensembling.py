@@ -7,19 +7,22 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tables import check_here, table
+from tables import check_here, few_trees, table
 from typer.testing import CliRunner
 
 import adanet_py
-from adanet_py import saving
+from adanet_py import baseline_thread, saving
+from adanet_py.baselines import names
 from adanet_py.cli import app
 from adanet_py.ensemble.complexity import COMPLEXITIES, complexities
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
+from adanet_py.ensemble.losses import LOSSES
 from adanet_py.ensembling import COLUMNS, HeldOut, Options, grow_ensemble, is_better
 from adanet_py.errors import ConfigError, RunError
 from adanet_py.folder import read_state
 from adanet_py.leaderboard import ranked
 from adanet_py.model import load
+from adanet_py.outputs import as_outputs, predictions
 from adanet_py.records import Candidate, Result, Status
 from adanet_py.regrow import regrow
 
@@ -119,6 +122,7 @@ def test_what_is_better_depends_on_the_metric(run):
         ({"lambda_": -1.0}, "--lambda: expected a number of 0 or more"),
         ({"beta": float("nan")}, "--beta: expected a number of 0 or more"),
         ({"most": 0}, "at least 1 member"),
+        ({"members": "all"}, "Known: any, networks"),
     ],
 )
 def test_bad_options_are_refused(given, words):
@@ -153,6 +157,58 @@ def test_none_where_it_is_not_wanted(given, tmp_path, monkeypatch):
     assert found.summary["ensemble"] is None
     assert not (tmp_path / "run" / "ensemble.csv").exists()
     assert len(found.model.members) == 1
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_baselines_may_be_members_of_a_model(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "start_check", check_here)
+    few_trees(monkeypatch)
+    options = SEARCH | {"candidates": 3, "members": "any"}
+    rows = table(task, rows=300)
+    found = adanet_py.search(rows, folds=2, out=tmp_path / "run", **options)
+    baselines = {r.candidate.architecture for r in read_state(found.run).baselines}
+    assert baselines == set(names(True))
+    grown, path = regrow(found.run, Options("mean", members="any", most=9), tmp_path / "m.adanet")
+    assert {"linear", "trees", "network"} == {m.kind for m in load(path).members}
+    model = load(path)
+    raw = [model.member_outputs(m, model.features(rows)) for m in model.members]
+    expected = model.finish(np.mean(raw, axis=0), 1.0)
+    predict = model.predict if task == "regression" else model.predict_proba
+    np.testing.assert_allclose(predict(rows), expected, rtol=1e-6)
+    assert "constant" not in {r.candidate.architecture for r in grown.members}
+    listed = pd.read_csv(found.run / "ensemble.csv").member
+    assert set(listed) == {r.candidate.architecture for r in grown.members}
+    alone, _ = regrow(found.run, Options("mean"), tmp_path / "alone.adanet")
+    assert all(r.status is not Status.BASELINE for r in alone.members)
+
+
+def test_with_a_time_the_trees_end_in_theirs(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "start_check", check_here)
+    given = []
+
+    def run_baselines(*arguments, **options):
+        given.append(options["more_seconds"])
+        return full(*arguments, **options)
+
+    few_trees(monkeypatch)
+    full = baseline_thread.run_baselines
+    monkeypatch.setattr(baseline_thread, "run_baselines", run_baselines)
+    options = SEARCH | {"candidates": 2, "time": "20s", "members": "any"}
+    adanet_py.search(table(rows=100), folds=1, out=tmp_path / "run", **options)
+    assert given == [pytest.approx(7.0)]
+
+
+@pytest.mark.parametrize("task", LOSSES)
+def test_outputs_of_predictions_are_what_predictions_are_made_of(task):
+    rng = np.random.default_rng(0)
+    width = {"binary": 1, "regression": 1}.get(task, 3)
+    outputs = rng.normal(size=(20, width))
+    if task == "multiclass":
+        outputs -= outputs.mean(axis=1, keepdims=True)
+    there = predictions(task, outputs, 1.0, 5.0, 2.0)
+    np.testing.assert_allclose(as_outputs(task, there, 5.0, 2.0), outputs, atol=1e-12)
+    if task != "regression" and task != "multioutput":
+        assert np.isfinite(as_outputs(task, np.round(there))).all()
 
 
 def test_the_command_shows_members_and_scores(run, tmp_path):

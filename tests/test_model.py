@@ -276,13 +276,20 @@ def test_no_file_at_all(tmp_path):
 # ---------------------------------------------------------------- linear members
 
 
-def test_before_there_is_a_network_the_linear_baseline_is_the_model(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["linear", "trees"])
+def test_before_there_is_a_network_a_baseline_is_the_model(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "start_check", check_here)
     chosen = saving.Saver.choose
-    monkeypatch.setattr(saving.Saver, "choose", lambda self, _, lines: chosen(self, [], lines))
+    left_out = {"linear": "hist_gradient_boosting", "trees": "linear"}[kind]
+
+    def choose(self, networks, baselines, last=False):
+        self.leader = lambda: None
+        return chosen(self, [], [b for b in baselines if b.candidate.architecture != left_out])
+
+    monkeypatch.setattr(saving.Saver, "choose", choose)
     frame = table("regression")
     found = adanet_py.search(frame, out=tmp_path / "run", folds=3, **QUICK)
-    assert found.model.members[0].kind == "linear"
+    assert found.model.members[0].kind == kind
     values = found.predict(frame)
     assert score("r2", frame["target"].to_numpy(), values) > 0.6
     there = _in_a_fresh_process(found.run, frame, tmp_path, False)

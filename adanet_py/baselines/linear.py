@@ -240,14 +240,14 @@ def from_members(name: str, fitted: list[Fitted], problem: Problem, split: Split
     start = time.monotonic()
     members = [_member([f], problem) for f in fitted]
     valid = [
-        predict_member(m, problem.take(rows), problem.task)
+        predict_linear(m, problem.take(rows), problem.task)
         for m, rows in zip(members, split.valid, strict=True)
     ]
     whole = _member(fitted, problem)
     return Baseline(
         name=name,
         predictions_valid=np.concatenate(valid),
-        predictions_audit=predict_member(whole, problem.take(split.audit), problem.task),
+        predictions_audit=predict_linear(whole, problem.take(split.audit), problem.task),
         parameters=max(f.parameters for f in fitted),
         seconds=sum(f.seconds for f in fitted) + time.monotonic() - start,
         member=whole,
@@ -265,8 +265,8 @@ def _member(fitted: list[Fitted], problem: Problem) -> dict[str, np.ndarray]:
     }
 
 
-def predict_member(member: Mapping[str, np.ndarray], features: Features, task: str) -> np.ndarray:
-    """Predict with the `member` of a Baseline: probabilities [N, C], or numbers [N].
+def predict_linear(member: Mapping[str, np.ndarray], features: Features, task: str) -> np.ndarray:
+    """As `predict_member`, of a linear model: probabilities [N, C], or numbers [N].
 
     With several targets [N, T], see outputs.py. `features` as in `run_baselines`, any rows. The
     folds' models (axis 0 of the member's arrays) are averaged. A category code the model never saw

@@ -59,6 +59,11 @@ class Problem:
     loss: str = "auto"
 
     @property
+    def width(self) -> int:
+        """Columns, numbers and categories."""
+        return int(self.features[SCALING].shape[1]) + len(self.offsets) - 1
+
+    @property
     def log_link(self) -> bool:
         """Whether the mean is the exponential of what is linear in the features."""
         return self.loss in DEVIANCES

@@ -124,9 +124,10 @@ def ensemble(
     complexity: Annotated[
         str, typer.Option(metavar="NAME", help="r(h): depth, capacity, spread or constant.")
     ] = "depth",
-    most: Annotated[
-        int, typer.Option("--members", metavar="N", min=1, help="Members at most.")
-    ] = 16,
+    members: Annotated[
+        str, typer.Option(metavar="WHO", help="networks, or any: baselines may join too.")
+    ] = "networks",
+    most: Annotated[int, typer.Option(metavar="N", min=1, help="Members at most.")] = 16,
     single: Annotated[
         bool, typer.Option("--single", help="Save the best single network instead.")
     ] = False,
@@ -141,18 +142,18 @@ def ensemble(
     from adanet_py.regrow import regrow
 
     options = Options(
-        ensembler, adanet_lambda, adanet_beta, weights, bias, strategy, complexity, most  # type: ignore[arg-type]
+        ensembler, adanet_lambda, adanet_beta, weights, bias, strategy, complexity, most, members,  # type: ignore[arg-type]
     )  # fmt: skip
     grown, path = regrow(run, options, out, single=single)
     if as_json:
         print_json({**grown.to_json(), "model": str(path)})
         return
     sizes = grown.weights.sizes().tolist()
-    members = [
+    listed = [
         [r.candidate.id, r.candidate.architecture, r.layers, r.parameters, size]
         for r, size in zip(grown.members, sizes, strict=True)
     ]
-    print_table(members, ("member", "architecture", "layers", "parameters", "weight"))
+    print_table(listed, ("member", "architecture", "layers", "parameters", "weight"))
     print()
     rows = [[name, s.validation, s.audit] for name, s in grown.scores.items()]
     print_table(rows, ("", "validation", "audit"))

@@ -70,6 +70,9 @@ def search(
         str,
         typer.Option(metavar="NAME", help="How the best are combined; see: list ensemblers; none."),
     ] = "adanet",
+    members: Annotated[
+        str, typer.Option(metavar="WHO", help="networks, or any: baselines may join too.")
+    ] = "networks",
     adanet_lambda: Annotated[
         float,
         typer.Option(metavar="L", help="Penalty of a member's weight by complexity."),
@@ -163,9 +166,9 @@ def search(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
             space=space, controller=controller, prior=prior, fidelity=fidelity,
-            ensemble=ensemble, adanet_lambda=adanet_lambda, adanet_beta=adanet_beta,
-            refine_share=refine_share, folds=folds,
-            split=split, group=group, time_column=time_column, weight=weight, exposure=exposure,
+            ensemble=ensemble, members=members, adanet_lambda=adanet_lambda,
+            adanet_beta=adanet_beta, refine_share=refine_share, folds=folds, split=split,
+            group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,
             choose=choose, complexity=complexity, complexity_weight=complexity_weight,
@@ -219,8 +222,8 @@ def _show_summary(found: Any, summary: Any) -> None:
     for sentence in next_steps(found.importance, 4):
         print(f"Next:   {sentence}")
     if (grown := summary["ensemble"]) is not None:
-        verdict = "the model saved" if grown["saved"] else "no better: the best network is saved"
-        print(f"AdaNet: {grown['members']} networks, {summary['metric']} "
+        verdict = "the model saved" if grown["saved"] else "no better: the best alone is saved"
+        print(f"AdaNet: {grown['members']} members, {summary['metric']} "
               f"{grown['validation']:.6g} on validation rows, cross-fitted; {verdict}")  # fmt: skip
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "

@@ -1,9 +1,9 @@
-"""The members an ensemble can be grown from: the networks of a run whose predictions are stored."""
+"""The members an ensemble can be grown from: those of a run whose predictions are stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from adanet_py.ensemble.complexity import Measure, complexities
 from adanet_py.ensemble.growth import Member
 from adanet_py.ensemble.weights import Floats
 from adanet_py.folder import candidate_file
-from adanet_py.records import Result
+from adanet_py.records import Result, Status
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,16 @@ class Pool:
     audit: Floats
 
 
-def read_pool(folder: Path, results: Iterable[Result], measure: Measure) -> Pool:
-    """The networks that stand among `results`, best first, that have a file in the run.
+def read_pool(
+    folder: Path,
+    results: Iterable[Result],
+    measure: Measure,
+    as_outputs: Callable[[Floats], Floats],
+) -> Pool:
+    """Those of `results`, best first, that have a file in the run: what stands, and baselines.
 
     Outputs are logits over the temperature of each member, or standardised values: what mixture
-    weights of about 1 in all make sense for.
+    weights of about 1 in all make sense for; `as_outputs` makes them of what a baseline predicts.
     """
     from safetensors import safe_open
 
@@ -38,15 +43,21 @@ def read_pool(folder: Path, results: Iterable[Result], measure: Measure) -> Pool
     audits: list[Floats] = []
     for result in results:
         path = candidate_file(folder, result.candidate.id)
-        if not result.stands or not path.is_file():
+        baseline = result.status is Status.BASELINE
+        if not (result.stands or baseline) or not path.is_file():
             continue
         with safe_open(path, framework="np") as file:
-            temperature = json.loads(file.metadata()["about"])["temperature"]
             names = set(file.keys())
             valid = file.get_tensor("predictions/validation").astype(np.float64)
             audit = valid[:0]
             if "predictions/audit" in names:
                 audit = file.get_tensor("predictions/audit").astype(np.float64)
+            if baseline:
+                if not any(name.startswith("member/") for name in names):
+                    continue  # a run of an earlier version kept no arrays of it
+                temperature, valid, audit = 1.0, as_outputs(valid), as_outputs(audit)
+            else:
+                temperature = json.loads(file.metadata()["about"])["temperature"]
         if not (np.isfinite(valid).all() and np.isfinite(audit).all()):
             continue
         kept.append(result)
