@@ -56,7 +56,7 @@ QUICK = Size(rows=200, folds=3, settings=2, rounds=2, table_rows=300, seeds=2)
 
 
 def read_images(folder: Path, classes: Sequence[int], rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first training images of two classes [N, 28, 28] in 0 to 1, as many of each, and codes."""
+    """The first training images [N, 28, 28] in 0 to 1, as many of each class, and their codes."""
     with gzip.open(folder / "train-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
     with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
@@ -144,13 +144,17 @@ def accuracies(growing: Growing, problem: Problem, parts: Iterable[np.ndarray]) 
     ]
 
 
-def run_pair(pair: str, method: str, data: Path, size: Size) -> list[dict[str, Any]]:
-    """Every setting of a method in every fold: a row each."""
+def run_pair(
+    pair: str, method: str, data: Path, size: Size, only: Sequence[int] = ()
+) -> list[dict[str, Any]]:
+    """Every setting of a method, or `only` some by number, in every fold: a row each."""
     images, y = read_images(data / "images" / "fashion_mnist", PAIRS[pair], size.rows)
     x = features(images)
     folds = folds_of(y, size.folds)
     out = []
     for at, setting in enumerate(grid(method, size)):
+        if only and at not in only:
+            continue
         began = time.monotonic()
         if method == "logistic regression":
             found = [_logistic(x, y, fold, setting) for fold in folds]

@@ -155,12 +155,12 @@ def _shown(values: np.ndarray, digits: int = 2) -> str:
 
 
 def keep(new: pd.DataFrame, stem: Path) -> pd.DataFrame:
-    """The rows of record, those of the same part, data and method replaced."""
+    """The rows of record, those of the same part, data, method and setting replaced."""
     path = stem.with_suffix(".csv")
     if not path.is_file():
         return new
     old = pd.read_csv(path)
-    key = ["part", "data", "method"]
+    key = ["part", "data", "method", "setting"]
     again = set(map(tuple, new[key].drop_duplicates().to_numpy().tolist()))
     kept = old[[tuple(k) not in again for k in old[key].to_numpy().tolist()]]
     return pd.concat([kept, new], ignore_index=True)
@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("all", "pairs", "variants", "tutorial"), default="all")
     parser.add_argument("--pair", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--setting", nargs="+", type=int, default=[], help="only these, by number")
     parser.add_argument("--quick", action="store_true", help="very few rows; nothing is written")
     parser.add_argument("--out", type=Path, help="stem of the files to write")
     parser.add_argument("--json", action="store_true", help="last line: the rows as JSON")
@@ -195,7 +196,7 @@ def main() -> None:
     if args.part in ("all", "pairs"):
         for pair in args.pair:
             for method in args.method:
-                add(run_pair(pair, method, args.data, size), size.rows)
+                add(run_pair(pair, method, args.data, size, args.setting), size.rows)
     if args.part in ("all", "variants"):
         pair = args.pair[0]
         known = rows if stem is None else pd.read_csv(stem.with_suffix(".csv"))
