@@ -7,7 +7,7 @@ the decisions it hangs on have the values it asks for. Whatever is not decided t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -38,11 +38,26 @@ class SearchSpace:
     knobs: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # section.entry: static, numeric
     start: tuple[Candidate, ...] = ()
     text: str = field(default="", repr=False)
+    _beside: dict[tuple[str, ...], Sequence[Decision]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @cached_property
     def by_name(self) -> Mapping[str, Decision]:
         """Decisions by name."""
         return {d.name: d for d in self.decisions}
+
+    def beside(self, *entries: str) -> Sequence[Decision]:
+        """The decisions that may be active with this architecture, optimizer and schedule, which
+        are most often a small part of all."""
+        if entries not in self._beside:
+            given = dict(zip(("architecture", "optimizer", "schedule"), entries, strict=True))
+            self._beside[entries] = [
+                d
+                for d in self.decisions
+                if all(given[name] in values for name, values in d.when if name in given)
+            ]
+        return self._beside[entries]
 
 
 def is_active(decision: Decision, assignment: Mapping[str, Scalar]) -> bool:
@@ -113,8 +128,9 @@ def project(space: SearchSpace, candidate: Candidate) -> Assignment | None:
     None where that is impossible: a word or a knob that the space does not have. So a candidate
     from elsewhere (a start outside the ranges, a refinement) can still be learned from.
     """
+    entries = candidate.architecture, candidate.optimizer, candidate.schedule
     out: Assignment = {}
-    for decision in space.decisions:
+    for decision in space.beside(*entries):
         if is_active(decision, out):
             value = decision.closest(value_of(decision, candidate))
             if value is None:

@@ -6,7 +6,9 @@ interval of a range (`Decision.unit`), NaN where the decision is not active.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -44,6 +46,7 @@ class Columns:
             [(self._at[name], self._among(name, values)) for name, values in d.when]
             for d in decisions
         ]
+        self._lets = [[(p, a.tolist()) for p, a in of] for of in self._conditions]
         self._hanging: dict[int, list[int]] = {}  # what hangs on a column, directly or not
         for j, conditions in enumerate(self._conditions):
             parents = {p for p, _ in conditions}
@@ -95,14 +98,23 @@ class Columns:
         """`row` [D] made whole, in place, after its column `changed` was: what becomes active takes
         its value in `habits` [D], what no longer is falls away.
         """
-        for j in self._hanging.get(changed, ()):
-            if not all(
-                row[p] == row[p] and allowed[int(row[p])] for p, allowed in self._conditions[j]
-            ):
-                row[j] = np.nan
-            elif row[j] != row[j]:  # NaN: was not active
-                row[j] = habits[j]
+        below = self._hanging.get(changed, ())
+        values = row.tolist() if below else []  # numbers of Python: there are thousands to look at
+        for j in below:
+            for p, allowed in self._lets[j]:
+                code = values[p]
+                if code != code or not allowed[int(code)]:  # NaN: the parent is not active
+                    row[j] = values[j] = math.nan
+                    break
+            else:
+                if values[j] != values[j]:  # was not active
+                    row[j] = values[j] = float(habits[j])
         return row
+
+    @cached_property
+    def middles(self) -> Floats:
+        """Of each decision the value in the middle, as in a point: [D]."""
+        return np.array([_middle(d) for d in self.decisions])
 
     def programs(self) -> list[int]:
         """The columns that decide the program."""
@@ -132,6 +144,10 @@ class Columns:
                 active = ~np.isnan(codes)
                 active &= allowed[np.where(active, codes, 0.0).astype(np.intp)]
                 points[~active, j] = np.nan
+
+
+def _middle(d: Decision) -> float:
+    return float(d.domain.index(d.at(0.5))) if d.kind == "choice" else d.unit(d.at(0.5))
 
 
 _COMPILED: WeakKeyDictionary[SearchSpace, Columns] = WeakKeyDictionary()

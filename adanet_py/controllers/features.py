@@ -84,11 +84,15 @@ class Features:
     def __call__(self, points: Floats) -> Floats:
         """The features [m, F] of points [m, D]."""
         m, width = len(points), len(self.factor)
-        ranges = np.nan_to_num(points[:, self._ranges] * self._scales - 0.5, copy=False)
+        ranges = points[:, self._ranges] * self._scales - 0.5
+        ranges[np.isnan(ranges)] = 0.0
         out = np.zeros((m, width + 1))
         out[:, :width] = ranges @ self._places
-        codes = np.nan_to_num(points[:, self._words], nan=-1.0).astype(np.intp)
-        out[np.arange(m)[:, None], self._at[np.arange(len(self._words)), codes]] = _HALF
+        codes = points[:, self._words]
+        codes[np.isnan(codes)] = -1.0
+        out[np.arange(m)[:, None], self._at[np.arange(len(self._words)), codes.astype(np.intp)]] = (
+            _HALF
+        )
         for same, first in self._counts:
             counts = out[:, same].sum(axis=1)
             out[:, first : first + same.shape[1]] = counts / len(same) ** 0.5

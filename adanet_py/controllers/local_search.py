@@ -136,14 +136,10 @@ def _moves(
 
 def _habits(columns: Columns, points: Sequence[Floats]) -> Floats:
     """For each decision its value in the best result that has one, else the middle: [D]."""
-    out = np.array([_middle(d) for d in columns.decisions])
-    for point in reversed(points):
-        out = np.where(np.isnan(point), out, point)
+    known = np.array([*points, columns.middles])
+    first = np.argmin(np.isnan(known), axis=0)  # the last row has everything
+    out: Floats = known[first, np.arange(known.shape[1])]
     return out
-
-
-def _middle(d: Decision) -> float:
-    return float(d.domain.index(d.at(0.5))) if d.kind == "choice" else d.unit(d.at(0.5))
 
 
 def _neighbours(columns: Columns, point: Floats, habits: Floats) -> Iterator[tuple[int, Floats]]:

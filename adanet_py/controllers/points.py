@@ -52,7 +52,8 @@ class Points:
         known = ~np.isnan(given)
         points[:, known] = given[known]
         for parent, columns, lets in self._conditions:
-            codes = np.nan_to_num(points[:, parent], nan=-1.0).astype(np.intp)
+            codes = points[:, parent]
+            codes = np.where(np.isnan(codes), -1.0, codes).astype(np.intp)
             points[:, columns] = np.where(lets[codes], points[:, columns], np.nan)
         return points
 
