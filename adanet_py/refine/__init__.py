@@ -4,13 +4,16 @@ One function (or file) per move and one line in `MOVES`. No torch at import.
 """
 
 from adanet_py.errors import SpaceError, check_known
-from adanet_py.refine import deepen, train_on, widen
+from adanet_py.refine import deepen, prune, train_on, widen
 from adanet_py.refine.move import Move
 
 MOVES: dict[str, Move] = {
     "train_on": train_on.MOVE,
     "widen": widen.MOVE,
     "deepen": deepen.MOVE,
+    "prune:magnitude": prune.MAGNITUDE,
+    "prune:saliency": prune.SALIENCY,
+    "prune:output": prune.OUTPUT,
 }
 
 __all__ = ["MOVES", "Move", "find_move"]

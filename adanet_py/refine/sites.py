@@ -66,11 +66,11 @@ def trunk_name(module: nn.Module) -> str:
     return "body.layers." if isinstance(module.body, layers.Skip) else "body."
 
 
-def sites(module: nn.Module) -> list[Site]:
-    """The sites of a network in order; those that nothing nonlinear follows are none."""
+def sites(module: nn.Module, every: bool = False) -> list[Site]:
+    """The sites of a network in order; with `every`, also what nothing nonlinear follows."""
     walk = _Walk({m: n for n, m in module.named_modules()})
     walk.through(trunk(module), None)
-    return [site for site in walk.found if site.kind and site.read]
+    return [site for site in walk.found if every or (site.kind and site.read)]
 
 
 @dataclass
@@ -126,14 +126,12 @@ class _Walk:
 
 def carried(
     parent: nn.Module,
-    child: nn.Module,
     units: dict[int, Tensor],
     shares: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The parent's tensors with unit i of site s in the child being unit `units[s][i]` of its own.
 
-    Tensors that read units are multiplied by `shares` where there are any, by name. Modules of
-    parent and child have the same names.
+    Tensors that read units are multiplied by `shares` where there are any, by name.
     """
     state = {name: value.detach() for name, value in parent.state_dict().items()}
     for number, site in enumerate(sites(parent)):

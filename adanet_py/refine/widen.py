@@ -87,7 +87,7 @@ def duplicate(parent: nn.Module, child: nn.Module, probe: Probe, rng: np.random.
             # Units of the next layer are split each in a way of its own, so its copies differ.
             shape = wanted[entry.tensor].shape
             shares[entry.tensor] = _shares(units[number], shape, entry.dim, generator)
-    load(child, carried(parent, child, units, shares))
+    load(child, carried(parent, units, shares))
 
 
 def _sources(width: int, wider: int, generator: Generator) -> Tensor:

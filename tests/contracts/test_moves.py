@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
 from adanet_py.records import Candidate, DataSpec, Scalar
-from adanet_py.refine import MOVES, Move
+from adanet_py.refine import MOVES, Move, pruning
 from adanet_py.refine.inheritance import TOLERANCE
 from adanet_py.refine.move import Probe
 from adanet_py.refine.sites import sites
@@ -154,10 +154,33 @@ def test_children_are_legal_and_learn_and_keep_the_function_where_they_say_so(
             # On the rows the move has seen, and on others.
             assert certify(parent, module, probe) <= TOLERANCE
             assert certify(parent, module, other) <= TOLERANCE
-        assert certify(parent, parent, probe) == 0.0
+        if move.startswith("prune"):
+            check_smaller(architecture, candidate, child, parent, module, spec)
         losses = train(module, probe, 12)
         assert losses[-1] < losses[0]
     assert all(torch.equal(v, parent.state_dict()[n]) for n, v in before.items())
+
+
+def check_smaller(
+    architecture: Architecture,
+    candidate: Candidate,
+    child: Candidate,
+    parent: nn.Module,
+    module: nn.Module,
+    spec: DataSpec,
+) -> None:
+    """Fewer parameters, fewer multiply-adds, and no tensor that is larger."""
+    old, new = ([p.numel() for p in m.parameters()] for m in (parent, module))
+    assert sum(new) < sum(old)
+    assert all(a <= b for a, b in zip(new, old, strict=True))
+    assert architecture.multiply_adds is not None
+    costs = [
+        architecture.multiply_adds(architecture.complete(c.static), spec)
+        for c in (candidate, child)
+    ]
+    assert costs[1] < costs[0]
+    for buffer in module.buffers():
+        assert buffer.untyped_storage().nbytes() == buffer.nbytes
 
 
 # What a move offers a network of 8 units and 2 layers: the knobs that change.
@@ -187,6 +210,22 @@ OFFERS: dict[str, list[tuple[str, dict[str, Scalar], list[dict[str, Scalar]]]]] 
         ("tabm", {"activation": "relu"}, [{"depth": 3}, {"blocks": 1}]),
     ],
 }
+OFFERS |= {
+    name: [
+        ("mlp", {}, [{"width": 5}, {"width": 3}]),
+        ("mlp", {"width": 128}, [{"width": 88}, {"width": 40}]),
+        ("mlp", {"width": 1}, []),
+        ("mlp", {"depth": 0}, []),
+        ("mlp", {"depth": 0, "blocks": 1}, [{"width": 5}, {"width": 3}]),
+        ("resnet", {"width": 9, "expansion": 1.0}, [
+            {"width": 6}, {"expansion": 6 / 9}, {"width": 3}, {"expansion": 3 / 9},
+        ]),
+        ("resnet", {"width": 2, "expansion": 0.5}, [{"width": 1, "expansion": 1.0}]),
+        ("tabm", {}, [{"width": 5}, {"width": 3}]),
+    ]
+    for name in MOVES
+    if name.startswith("prune")
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("move", OFFERS)
@@ -241,3 +280,122 @@ def test_what_reads_copies_adds_up_to_what_read_the_unit() -> None:
             pairs = whole.unflatten(wide.dim, (old.width, 2)).sum(wide.dim + 1)
             rows = pairs[::2] if len(pairs) > len(weight) else pairs
             torch.testing.assert_close(rows, weight)
+
+
+PRUNED: dict[str, tuple[str, dict[str, Scalar]]] = {
+    "mlp": ("mlp", {"activation": "tanh"}),
+    "mlp, gated": ("mlp", {"activation": "swiglu"}),
+    "mlp, batch norm": ("mlp", {"norm": "batch", "activation": "gelu"}),
+    "mlp, blocks": ("mlp", {"blocks": 1, "norm": "batch"}),
+    "resnet": ("resnet", {"norm": "none", "expansion": 1.0, "activation": "silu"}),
+    "resnet, batch norm": ("resnet", {"norm": "batch", "expansion": 1.0}),
+    "tabm": ("tabm", {"activation": "gelu"}),
+    "tabm, gated, blocks": ("tabm", {"activation": "reglu", "blocks": 1}),
+}
+
+
+@pytest.mark.parametrize("name", PRUNED)
+@pytest.mark.parametrize("move", [m for m in MOVES if m.startswith("prune")])
+def test_useless_units_go_and_nothing_changes(move: str, name: str) -> None:
+    """Six of nine units of every site are read by zeros: a third of them stays."""
+    architecture, static = PRUNED[name]
+    spec = make_spec("multiclass")
+    candidate, parent = make_parent(architecture, {"width": 9, "members": 2} | static, spec)
+    probe = make_probe(candidate, spec)
+    useful = torch.tensor([1, 4, 8])
+    useless = torch.tensor([i for i in range(9) if i not in useful])
+    with torch.no_grad():
+        for site in sites(parent):
+            for entry in site.read:
+                parent.get_parameter(entry.tensor).index_fill_(entry.dim, useless, 0.0)
+    found = [
+        (sites(module), module)
+        for _, module in make_children(MOVES[move], candidate, parent, spec, probe)
+    ]
+    smallest = [module for own, module in found if {site.width for site in own} == {3}]
+    assert len(smallest) == 1
+    assert certify(parent, smallest[0], probe) <= TOLERANCE
+    entry = sites(parent)[0].own[0]
+    index = entry.index(useful, 9)
+    first = parent.get_parameter(entry.tensor).index_select(entry.dim, index)
+    assert torch.equal(smallest[0].get_parameter(entry.tensor), first)
+
+
+@pytest.mark.parametrize("name", PRUNED)
+@pytest.mark.parametrize("move", ["prune:saliency", "prune:output"])
+def test_constant_units_go_into_the_bias(move: str, name: str) -> None:
+    """Units that say the same of every row matter to nothing, however large their weights."""
+    architecture, static = PRUNED[name]
+    if architecture == "resnet" or "blocks" in static:
+        pytest.skip("the units of a stream are not those of one layer")
+    spec = make_spec("multiclass")
+    given = {"width": 9, "members": 2, "depth": 1} | static
+    candidate, parent = make_parent(architecture, given, spec)
+    probe = make_probe(candidate, spec)
+    site = sites(parent)[0]
+    constant = torch.tensor([0, 2, 3, 5, 6, 7])
+    with torch.no_grad():
+        weight, rows = parent.get_parameter(site.own[0].tensor), site.own[0].index(constant, 9)
+        weight[rows] = 0.0
+        if site.norms:
+            parent.get_buffer(f"{site.norms[0]}.running_mean")[constant] = 0.5
+        for entry in site.read:
+            reading = parent.get_parameter(entry.tensor)
+            reading.index_copy_(
+                entry.dim, constant, 5.0 * reading.index_select(entry.dim, constant)
+            )
+    *_, module = (m for _, m in make_children(MOVES[move], candidate, parent, spec, probe))
+    assert sites(module)[0].width == 3
+    assert certify(parent, module, probe) <= TOLERANCE
+
+
+def test_saliency_is_the_first_order_change_of_the_loss() -> None:
+    """Against a difference quotient: the unit moved a little towards its mean."""
+    spec = make_spec("multiclass")
+    candidate, parent = make_parent("mlp", {"width": WIDTH, "activation": "tanh"}, spec)
+    probe = make_probe(candidate, spec)
+    parent = parent.double()
+    probe = replace(probe, numeric=probe.numeric.double(), target=probe.target.double())
+    site = sites(parent)[1]
+    reader = parent.get_submodule(site.readers[0])
+
+    def losses(unit: int, step: float) -> Tensor:
+        def move(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+            x = inputs[0].clone()
+            x[:, unit] += step * (x[:, unit].mean() - x[:, unit])
+            return (x,)
+
+        hook = reader.register_forward_pre_hook(move)
+        with torch.no_grad():
+            outputs = parent(probe.numeric, probe.category)
+        hook.remove()
+        target = probe.target.long()
+        return nn.functional.cross_entropy(outputs, target, reduction="none")
+
+    change = [float((losses(u, 1e-5) - losses(u, -1e-5)).abs().mean() / 2e-5) for u in range(WIDTH)]
+    for count in range(1, WIDTH):
+        kept = pruning._by_saliency(parent, site, count, probe)
+        assert kept.tolist() == sorted(np.argsort(change)[-count:].tolist())
+
+
+def test_the_cheapest_unit_goes_and_the_others_make_up_for_it() -> None:
+    """Against every single removal with a least-squares fit of what is left."""
+    spec = make_spec("multiclass")
+    candidate, parent = make_parent("mlp", {"width": WIDTH, "activation": "tanh"}, spec)
+    probe = make_probe(candidate, spec, rows=300)
+    site = sites(parent)[1]
+    with torch.no_grad():
+        values = pruning._inputs(parent, site.readers, probe)[0][site.readers[0]].double()
+    x = (values - values.mean(0)).numpy()
+    wanted = x @ parent.get_parameter(site.read[0].tensor).detach().double().numpy().T
+    damp = np.sqrt(pruning.DAMPING * (x**2).sum(0))
+    weight = parent.get_parameter(site.read[0].tensor).detach().double().numpy().T
+    costs = []
+    for unit in range(WIDTH):
+        rest = [i for i in range(WIDTH) if i != unit]
+        a = np.vstack([x[:, rest], np.diag(damp[rest])])
+        b = np.vstack([wanted, damp[rest, None] * weight[rest]])
+        fit = np.linalg.lstsq(a, b, rcond=None)[0]
+        costs.append(((a @ fit - b) ** 2).sum() + (damp[unit] ** 2 * weight[unit] ** 2).sum())
+    kept = pruning._by_output(parent, site, WIDTH - 1, probe)
+    assert kept.tolist() == [i for i in range(WIDTH) if i != int(np.argmin(costs))]

@@ -1,0 +1,74 @@
+"""Fewer hidden units, in a module that really is smaller; one move per way to choose them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from adanet_py.records import Candidate, Scalar
+from adanet_py.refine.move import Move
+
+if TYPE_CHECKING:
+    from adanet_py.architectures import Architecture
+
+SHARES = (2 / 3, 1 / 3)  # of the units that stay
+EVEN = 8  # larger layers keep a multiple of this many, which computes faster
+MOST = 4096  # units of a layer that are chosen among: matrices of all pairs are solved
+
+
+def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
+    """Two thirds and one third of all hidden units, and of those of a resnet's blocks alone."""
+    static = architecture.complete(parent.static)
+    change = _CHANGES.get(architecture.name)
+    found: list[dict[str, Scalar]] = []
+    for new in [] if change is None else [n for share in SHARES for n in change(static, share)]:
+        if new not in found and all(architecture.static[k].allows(v) for k, v in new.items()):
+            found.append(new)
+    return tuple(static | new for new in found)
+
+
+def fewer(units: int, share: float) -> int:
+    """Units that stay: a share of them, a multiple of `EVEN` where they are twice that or more."""
+    kept = units * share
+    return max(1, EVEN * round(kept / EVEN) if kept >= 2 * EVEN else round(kept))
+
+
+def _width(static: Mapping[str, Scalar], share: float) -> list[dict[str, Scalar]]:
+    width = int(static["width"])  # type: ignore[arg-type]
+    narrower = fewer(width, share)
+    if narrower == width or width > MOST or static.get("depth") == static.get("blocks") == 0:
+        return []
+    return [{"width": narrower}]
+
+
+def _stream(static: Mapping[str, Scalar], share: float) -> list[dict[str, Scalar]]:
+    """The residual stream with its blocks, and the hidden units of the blocks alone."""
+    width = int(static["width"])  # type: ignore[arg-type]
+    hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
+    if max(width, hidden) > MOST:
+        return []
+    kept = fewer(hidden, share)
+    sizes = [(fewer(width, share), kept), (width, kept)]
+    return [{"width": w, "expansion": h / w} for w, h in sizes if (w, h) != (width, hidden)]
+
+
+_CHANGES: dict[str, Callable[[Mapping[str, Scalar], float], list[dict[str, Scalar]]]] = {
+    "mlp": _width,
+    "resnet": _stream,
+    "tabm": _width,
+}
+
+
+def _move(criterion: str, summary: str) -> Move:
+    return Move(
+        name=f"prune:{criterion}",
+        summary=f"hidden layers keep 2/3 or 1/3 of their units, {summary}",
+        preserves=False,
+        children=children,
+        weights=f"adanet_py.refine.pruning:{criterion}",
+    )
+
+
+MAGNITUDE = _move("magnitude", "those with the largest weights")
+SALIENCY = _move("saliency", "those that matter most to the loss, to first order")
+OUTPUT = _move("output", "those without which what reads them changes most")

@@ -1,0 +1,286 @@
+"""Which units a smaller network keeps, and what makes up for the others.
+
+A unit that goes is replaced by its mean over the probe, which the layers that read it take into
+their biases (batch norm behind them: into its running mean).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adanet_py.architectures import layers
+from adanet_py.architectures.norms import BatchNorm
+from adanet_py.refine.move import Probe
+from adanet_py.refine.sites import Site, carried, load, sites
+from adanet_py.training.general import GENERAL
+
+DAMPING = 0.05  # of a unit's mean square, against what holds for the rows of the probe alone
+
+Choose = Callable[[nn.Module, Site, int, Probe], Tensor]  # gives the kept units, ascending
+
+
+def magnitude(parent: nn.Module, child: nn.Module, probe: Probe, rng: np.random.Generator) -> None:
+    """Keep the units with the largest |incoming weights| |outgoing weights|, lengths of vectors.
+
+    Where a norm comes between weights and units, their length means nothing and its scale is taken
+    (Liu et al. 2017, arXiv 1708.06519); scales of implicit members multiply.
+    """
+    _cut(parent, child, probe, _choices(parent, child, probe, _by_magnitude))
+
+
+def saliency(parent: nn.Module, child: nn.Module, probe: Probe, rng: np.random.Generator) -> None:
+    """Keep the units whose replacement changes the loss most, to first order.
+
+    The mean over rows of |(a - mean a) dL/da|, a the unit's value and L the row's loss (Molchanov
+    et al. 2017, arXiv 1611.06440, equation 8, there against zero instead of the mean).
+    """
+    _cut(parent, child, probe, _choices(parent, child, probe, _by_saliency))
+
+
+def output(parent: nn.Module, child: nn.Module, probe: Probe, rng: np.random.Generator) -> None:
+    """Remove, one by one, the unit that changes the output of the layers that read it least.
+
+    Measured on the probe after the others have made up for it as well as they can: with H the
+    covariance of the units (damped) and W what reads them, unit j costs |W_j|^2 / [H^-1]_jj
+    (optimal brain surgeon, Hassibi and Stork 1993, for whole units: Kurtic et al. 2023, arXiv
+    2302.04089). Then, layer by layer, what reads the smaller layers is fitted to
+    the parent's outputs there, by least squares.
+    """
+    kept = _choices(parent, child, probe, _by_output)
+    load(child, carried(parent, kept))
+    _reconstruct(parent, child, probe, kept)
+
+
+def _choices(parent: nn.Module, child: nn.Module, probe: Probe, by: Choose) -> dict[int, Tensor]:
+    """The kept units of every site that becomes smaller, by its number."""
+    pairs = enumerate(zip(sites(parent), sites(child), strict=True))
+    return {
+        number: by(parent, old, new.width, probe)
+        for number, (old, new) in pairs
+        if old.width != new.width
+    }
+
+
+@torch.no_grad()
+def _cut(parent: nn.Module, child: nn.Module, probe: Probe, kept: dict[int, Tensor]) -> None:
+    """Write the child; the means of what goes become constants of the layers that read it."""
+    adjusted, found = copy.deepcopy(parent), sites(parent)
+    for number in kept:
+        gone = torch.ones(found[number].width, dtype=torch.bool)
+        gone[kept[number]] = False
+        values, _ = _inputs(parent, found[number].readers, probe)
+        for name, value in values.items():
+            reader = _Reader(adjusted, name)
+            mean = reader.design(value).mean(1)[:, gone]
+            reader.shift(torch.einsum("mn,mon->mo", mean, reader.weight()[..., gone]))
+    load(child, carried(adjusted, kept))
+
+
+def _inputs(
+    module: nn.Module, names: Sequence[str], probe: Probe
+) -> tuple[dict[str, Tensor], Tensor]:
+    """What the modules of these names read on the probe, in evaluation, and the outputs.
+
+    Each input is a tensor of its own, so that a gradient is that of the one layer that reads it and
+    not of all that read a stream.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+            seen[name] = inputs[0].view_as(inputs[0])
+            return (seen[name],)
+
+        return hook
+
+    hooks = [module.get_submodule(n).register_forward_pre_hook(look(n)) for n in names]
+    try:
+        outputs: Tensor = module.eval()(probe.numeric, probe.category)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen, outputs
+
+
+def _loss(outputs: Tensor, probe: Probe) -> Tensor:
+    """Sum of the rows' losses; general hyperparameters at their defaults."""
+    outputs = outputs.unsqueeze(-2) if outputs.dim() == 2 else outputs
+    if probe.offset is not None:
+        outputs = outputs + probe.offset[:, None, None]
+    hp = {
+        n: torch.full((1, 1), float(k.default)).to(outputs)  # type: ignore[arg-type]
+        for n, k in GENERAL.items()
+    }
+    return probe.loss.rows(outputs.unsqueeze(0), probe.target.unsqueeze(0), hp).sum()
+
+
+class _Reader:
+    """A linear layer that reads units, as P maps with one weight matrix [o, n] each."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.network = module
+        self.name = name
+        self.layer = module.get_submodule(name)
+
+    def weight(self) -> Tensor:
+        """[P, o, n], a view; P is 1 but for a map per implicit member."""
+        weight = self.layer.get_parameter("weight").detach()
+        own = isinstance(self.layer, layers.MemberLinear)
+        return weight.transpose(-1, -2) if own else weight.unsqueeze(0)
+
+    def design(self, x: Tensor) -> Tensor:
+        """Inputs [B, n] or [B, M, n] as the weights read them: [M, B, n]."""
+        scale = getattr(self.layer, "scale_in", None)
+        x = x.detach().unsqueeze(1) if x.dim() == 2 else x.detach()
+        return (x if scale is None else x * scale.detach()).transpose(0, 1)
+
+    def shift(self, constant: Tensor) -> None:
+        """Add a constant [M, o] to what the weights give."""
+        layer, constant = self.layer, constant.detach()
+        if isinstance(layer, layers.SharedLinear):
+            layer.bias_member.add_(constant * layer.scale_out)
+        elif isinstance(layer, layers.MemberLinear):
+            layer.bias_member.add_(constant)
+        elif isinstance(layer, layers.Linear) and layer.bias is not None:
+            layer.bias.add_(constant[0])
+        else:
+            site = next(
+                s
+                for s in sites(self.network, every=True)
+                if any(entry.tensor == f"{self.name}.weight" for entry in s.own)
+            )
+            if site.norms:
+                behind = self.network.get_submodule(site.norms[0])
+                assert isinstance(behind, BatchNorm)
+                behind.running_mean.sub_(constant[0])
+            else:  # one half of a factorised layer
+                after = _Reader(self.network, site.readers[0])
+                after.shift(constant @ after.weight()[0].T)
+
+
+def _squared(value: Tensor, dim: int) -> Tensor:
+    """Sums of squares over all dimensions but one."""
+    return value.double().square().movedim(dim, 0).reshape(value.shape[dim], -1).sum(1)
+
+
+def _squares(module: nn.Module, site: Site) -> list[tuple[str, Tensor]]:
+    """For each tensor a unit is made of: its name and the mean squares of the units' parts."""
+    state, out = module.state_dict(), []
+    for entry in site.own:
+        value = _squared(state[entry.tensor], entry.dim)
+        out.append((entry.tensor, value.view(entry.halves, site.width).sum(0)))
+    return out
+
+
+def _by_magnitude(module: nn.Module, site: Site, count: int, probe: Probe) -> Tensor:
+    state = module.state_dict()
+    squares = _squares(module, site)
+    linear = {
+        name: value for name, value in squares if name.endswith(".weight") and state[name].dim() > 1
+    }
+    scales = [
+        value
+        for name, value in squares
+        if name.rsplit(".", 1)[0] in site.norms and name.endswith(("weight", "scale"))
+    ]
+    score = torch.stack(list(linear.values())).sum(0)
+    if scales:
+        scale = torch.stack(scales).mean(0)
+        score = scale if site.kind == "hidden" else score * scale
+    for name, value in squares:
+        if name.endswith(("scale_in", "scale_out")):
+            score = score * value
+    read = [_squared(state[e.tensor], e.dim) for e in site.read]
+    return _largest(score.to(read[0]) * torch.stack(read).sum(0), count)
+
+
+def _by_saliency(module: nn.Module, site: Site, count: int, probe: Probe) -> Tensor:
+    with torch.enable_grad():
+        values, outputs = _inputs(module, site.readers, probe)
+        read = list(values.values())
+        gradients = torch.autograd.grad(_loss(outputs, probe), read)
+    effect = torch.zeros(())
+    for x, gradient in zip(read, gradients, strict=True):
+        each = ((x - x.mean(0)) * gradient).detach().double()
+        effect = effect + (each if each.dim() == 2 else each.sum(1))
+    return _largest(effect.abs().mean(0), count)
+
+
+def _by_output(module: nn.Module, site: Site, count: int, probe: Probe) -> Tensor:
+    weights, inverses = [], []
+    with torch.no_grad():
+        values, _ = _inputs(module, site.readers, probe)
+        for name in site.readers:
+            reader = _Reader(module, name)
+            x = reader.design(values[name]).double()
+            x = x - x.mean(1, keepdim=True)
+            w = reader.weight().double()
+            # Implicit members that share their weights are as many rows.
+            x = x if len(w) > 1 else x.flatten(0, 1).unsqueeze(0)
+            h, change = _covariance(x), torch.matmul(x, w.transpose(1, 2)).square().sum()
+            weights.append((w / change.clamp(min=1e-30).sqrt()).transpose(1, 2))
+            inverses += list(torch.linalg.inv(h))
+    inverse = torch.stack(inverses)  # [P, n, n], of all readers
+    weight = [each for w in weights for each in w]  # P of [n, o]
+    alive = torch.ones(site.width, dtype=torch.bool)
+    for _ in range(site.width - count):
+        diagonal = inverse.diagonal(dim1=1, dim2=2).clamp(min=1e-300)
+        cost = torch.stack([w.square().sum(1) for w in weight]) / diagonal
+        score = cost.sum(0)
+        score[~alive] = torch.inf
+        j = int(score.argmin())
+        column = inverse[:, :, j] / diagonal[:, j : j + 1]
+        weight = [w - torch.outer(c, w[j]) for w, c in zip(weight, column, strict=True)]
+        inverse = inverse - column.unsqueeze(2) * inverse[:, j : j + 1, :]
+        alive[j] = False
+    return alive.nonzero().flatten()
+
+
+def _covariance(x: Tensor) -> Tensor:
+    """Second moments [P, n, n] of centred values [P, S, n], times S and damped.
+
+    In proportion to each unit's own, so that the scale of a unit does not matter; and by next to
+    nothing else, for units that never change.
+    """
+    h = torch.matmul(x.transpose(1, 2), x)
+    own = h.diagonal(dim1=1, dim2=2)
+    least = 1e-9 * own.mean(1, keepdim=True).clamp(min=1e-20)
+    return h + torch.diag_embed(DAMPING * own + least)
+
+
+def _largest(score: Tensor, count: int) -> Tensor:
+    return score.topk(count).indices.sort().values.cpu()
+
+
+@torch.no_grad()
+def _reconstruct(
+    parent: nn.Module, child: nn.Module, probe: Probe, kept: dict[int, Tensor]
+) -> None:
+    """Fit the weights that read smaller layers to what the parent's give there, in their order."""
+    found = sites(parent)
+    readers = {name for number in kept for name in found[number].readers}
+    rows = {
+        entry.tensor.removesuffix(".weight"): entry.index(kept[number], found[number].width)
+        for number in kept
+        for entry in found[number].own
+    }
+    for name in [n for n, _ in parent.named_modules() if n in readers]:
+        old, new = _Reader(parent, name), _Reader(child, name)
+        x = old.design(_inputs(parent, [name], probe)[0][name]).double()
+        y = new.design(_inputs(child, [name], probe)[0][name]).double()
+        target = x @ old.weight().double().transpose(1, 2)
+        if name in rows:
+            target = target[..., rows[name].to(target.device)]
+        gap = target - y @ new.weight().double().transpose(1, 2)
+        level, mean = gap.mean(1), y.mean(1)
+        gap, y = gap - level.unsqueeze(1), y - mean.unsqueeze(1)
+        if len(new.weight()) == 1:
+            gap, y = (v.flatten(0, 1).unsqueeze(0) for v in (gap, y))
+        change = torch.linalg.solve(_covariance(y), y.transpose(1, 2) @ gap)  # [P, n, o]
+        new.weight().add_(change.transpose(1, 2))
+        new.shift(level - (mean.unsqueeze(1) @ change).squeeze(1))
