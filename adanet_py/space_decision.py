@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -122,7 +121,10 @@ class Decision:
     def allows(self, value: Scalar) -> bool:
         """Whether `value` is in the domain."""
         if self.kind == "choice":
-            return isinstance(value, Hashable) and (isinstance(value, bool), value) in self._among
+            try:
+                return (isinstance(value, bool), value) in self._among
+            except TypeError:  # a list, say: what no choice is
+                return False
         if not _is_number(value):
             return False
         low, high = self.ends

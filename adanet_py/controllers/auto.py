@@ -21,6 +21,6 @@ propose = mixture(
         "tpe": tpe.propose,
         "evolution": evolution.propose,
     },
-    {"gp": 30.0, "surrogate": 2.0, "local_search": 1.0, "tpe": 1.0, "evolution": 1.0},
+    {"gp": 100.0, "surrogate": 2.0, "local_search": 1.0, "tpe": 1.0, "evolution": 1.0},
     UNTIL,
 )
