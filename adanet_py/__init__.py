@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adanet_py.metrics import METRICS
     from adanet_py.model import Model
     from adanet_py.records import Candidate, Group, History, Knob, Result, Status
-    from adanet_py.run import SearchResult
+    from adanet_py.run import SearchResult, refine_run
     from adanet_py.space import SearchSpace, list_spaces, load_space
     from adanet_py.subnetworks.options import GrowthOptions
     from adanet_py.subnetworks.tables import grow_table
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": ("load", "search", "train"),
-    "run": ("SearchResult",),
+    "run": ("SearchResult", "refine_run"),
     "model": ("Model",),
     "records": ("Candidate", "Group", "History", "Knob", "Result", "Status"),
     "errors": ("AdanetError", "ConfigError", "DataError", "RunError", "SpaceError"),
@@ -46,7 +46,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - by theme, as in _HOMES
-    "load", "search", "train", "train_arrays", "Model", "SearchResult",
+    "load", "search", "train", "train_arrays", "refine_run", "Model", "SearchResult",
     "Candidate", "Group", "History", "Knob", "Result", "Status",
     "AdanetError", "ConfigError", "DataError", "RunError", "SpaceError",
     "SearchConfig",

@@ -57,8 +57,43 @@ class Simplest:
         )
 
 
+@dataclass(frozen=True)
+class Shrunk:
+    """The end of the chain of children that were accepted for being smaller or quicker.
+
+    It begins with the choice of `first` among the others; of several children the one with the
+    fewest parameters, or the least latency, goes on.
+    """
+
+    first: Choice
+    objective: str  # size or latency
+
+    def __call__(self, results: Iterable[Result], refused: Container[str] = ()) -> Result | None:
+        """The choice among `results`, but for those of the `refused` ids."""
+        others: list[Result] = []
+        children: dict[str | None, list[Result]] = {}
+        for r in results:
+            if not (r.accepted and r.objective == self.objective):
+                others.append(r)
+            elif r.candidate.id not in refused:
+                children.setdefault(r.candidate.parent, []).append(r)
+        found = self.first(others, refused)
+        while found is not None and found.candidate.id in children:
+            found = min(children[found.candidate.id], key=self._order)
+        return found
+
+    def _order(self, result: Result) -> tuple[float, float, str]:
+        cost = result.parameters if self.objective == "size" else result.latency_ms
+        return cost, -result.reward, result.candidate.id
+
+
 def make_choice(
-    how: str, metric: Metric, rule: RewardRule, standard_error: Callable[[Result], float]
+    how: str,
+    metric: Metric,
+    rule: RewardRule,
+    standard_error: Callable[[Result], float],
+    objective: str = "metric",
 ) -> Choice:
-    """The choice of a name in `CHOICES`."""
-    return Simplest(metric, rule, standard_error) if how == "simplest" else best_of
+    """The choice of a name in `CHOICES`; after a refinement for another `objective`, its end."""
+    choice = Simplest(metric, rule, standard_error) if how == "simplest" else best_of
+    return choice if objective == "metric" else Shrunk(choice, objective)

@@ -54,6 +54,7 @@ class State:
     model: Mapping[str, Any] | None = None
     ensemble: Mapping[str, Any] | None = None  # what was grown at the end
     exhausted: bool = False
+    refining: Mapping[str, Any] | None = None  # the last refinement of a search that had ended
     device: str = "cpu"  # of the last session
     began: float | None = None  # when the first group was proposed
     forecast: Mapping[str, Any] | None = None  # the last one made, see forecast.py
@@ -108,6 +109,8 @@ class State:
             self.device = data["device"]
         elif kind == "exhausted":
             self.exhausted = True
+        elif kind == "refine":
+            self.refining, self.stopped, self.exhausted = data, None, False
 
     def _add_finished(self, group: int, results: Sequence[Result]) -> None:
         """Results in order grow by those of a group; of one before the last all are put together

@@ -21,6 +21,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "inits": ("adanet_py.architectures.names", "INITS"),
     "controllers": ("adanet_py.controllers", "CONTROLLERS"),
     "fidelities": ("adanet_py.fidelity", "FIDELITIES"),
+    "moves": ("adanet_py.refine", "MOVES"),
     "ensemblers": ("adanet_py.ensemble.ensemblers", "ENSEMBLERS"),
     "engines": ("adanet_py.training.engines", "ENGINES"),
     "metrics": ("adanet_py.metrics", "METRICS"),

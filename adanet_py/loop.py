@@ -58,7 +58,7 @@ from adanet_py.prepare import Prepared
 from adanet_py.proposing import ask, with_failures
 from adanet_py.records import Candidate, Group, History, Result, Status
 from adanet_py.refine.acceptance import judged
-from adanet_py.refine.refiner import Refiner, possible_parents
+from adanet_py.refine.refiner import Refiner
 from adanet_py.reserve import TABLES, Reserve
 from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
@@ -152,10 +152,16 @@ class Search:
                 self.metric,
                 self.config.reward,
                 partial(standard_error, self.folder, self.prepared),
+                objective=named.objective,
             ),
             leader=lambda: self.state.best,
             any_member=self.config.members == "any",
         )
+        if self.refining is not None and self.state.model is not None:
+            # What was saved stays the model until something better is accepted.
+            model = self.state.model
+            name = model.get("network", model["candidate"])
+            self.saver.saved = self.state.by_id.get(name)
 
     @property
     def counted(self) -> bool:
@@ -174,6 +180,11 @@ class Search:
         if self.config.time is None or self.config.ensemble == "none":
             return kept
         return kept + min(ENSEMBLE_SECONDS, ENSEMBLE_SHARE * self.config.time)
+
+    @property
+    def _first(self) -> int:
+        """The first group of this refinement, 0 in a search: what was before is known to all."""
+        return 0 if self.refining is None else int((self.state.refining or {}).get("first", 0))
 
     def left(self) -> float:
         """Seconds until training must end."""
@@ -381,9 +392,11 @@ class Search:
         out = {str(c.parent) for g in waiting for c in g.candidates if c.inherits}
         if self.config.refine_share or self.refining is not None:
             last = len(self.state.groups)
-            for before in range(max(0, last - LAG + 1), last + 1) if self.counted else (None,):
-                found = self.state.finished(before)
-                out |= {r.candidate.id for r in possible_parents(found)}
+            for before in (
+                range(max(self._first, last - LAG + 1), last + 1) if self.counted else (None,)
+            ):
+                history = History(tuple(self.state.finished(before)))
+                out |= {r.candidate.id for r in self.refiner.parents(history)}
         return out
 
     def _bars(self, before: int | None, rungs: Sequence[Rung]) -> Sequence[float]:
@@ -404,7 +417,7 @@ class Search:
         Candidates that break a bound do not count: those wanted in their place come when all else
         is known, so that no clock decides what is seen.
         """
-        before = max(0, index - LAG + 1)
+        before = max(self._first, index - LAG + 1)
         more = self.state.proposed(before) < (self.config.candidates or 0)
         return before if more else index
 
@@ -468,6 +481,8 @@ class Search:
 
     def _forecast(self, last: bool = False) -> None:
         """Say early, and record at the end, how much time the search needs."""
+        if self.refining is not None:
+            return
         done = sum(len(r) for r in self.state.results.values())
         spent = self.journal.elapsed / self.config.time if self.config.time else 0.0
         share = max(spent, done / self.config.candidates if self.config.candidates else 0.0)
@@ -601,6 +616,11 @@ class Search:
         any_member = self.config.members == "any"
         if self.config.ensemble == "none" or (self.state.best is None and not any_member):
             return
+        if self.refining is not None and not self._has_new():
+            return
+        if self.refining is not None and self.refining.objective != "metric":
+            self.note("No ensemble: a smaller or quicker network was asked for, which is one.")
+            return
         rule = self.config.reward
         if rule.bounds or rule.target is not None or self.config.choose != "best":
             self.note("No ensemble: bounds, targets and simplicity are asked of one network.")
@@ -625,6 +645,11 @@ class Search:
         self._journal("ensemble", grown.to_json())
         if is_better(grown, self.prepared.metric):
             self.saver.save_ensemble(grown)
+
+    def _has_new(self) -> bool:
+        """Whether this refinement has accepted anything."""
+        new = (r for i, rs in self.state.results.items() if i >= self._first for r in rs)
+        return any(r.accepted for r in new)
 
     def _compare_with_baselines(self) -> None:
         """Say so when a baseline did better than every network, which is what is saved."""

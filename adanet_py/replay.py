@@ -60,7 +60,7 @@ def replay(
         words = "Not replayed, for the machine ended them or they broke a bound"
         notify({"kind": "note", "message": f"{words}: {lost}."})
     config = described.config
-    data = _data(folder, described, data)
+    data = data_again(folder, described, data)
     with tempfile.TemporaryDirectory(prefix="adanet_py-replay-") as scratch:
         copy = Path(scratch)
         with (
@@ -102,7 +102,7 @@ def _parents(group: Group) -> set[str]:
     return {str(c.parent) for c in group.candidates if c.inherits}
 
 
-def _data(folder: Path, described: Described, data: Any) -> Any:
+def data_again(folder: Path, described: Described, data: Any) -> Any:
     """The data of the run: those given, its file, or the set that comes with scikit-learn."""
     stamp = described.data
     if data is None:

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from adanet_py.checks import check
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import find_controller
 from adanet_py.data.demo import load_demo
-from adanet_py.errors import ConfigError, RunError
+from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.executors import Executor, Nursery, make_nursery
 from adanet_py.export import ENSEMBLE
 from adanet_py.folder import (
@@ -27,6 +27,7 @@ from adanet_py.folder import (
     Described,
     State,
     begin,
+    candidate_file,
     check_objects,
     data_stamp,
     describe_objects,
@@ -41,7 +42,7 @@ from adanet_py.folder import (
     tidy,
 )
 from adanet_py.journal import Journal, Lock, remove_leftovers
-from adanet_py.loop import Search
+from adanet_py.loop import Refining, Search
 from adanet_py.metrics import get_metric
 from adanet_py.model import MODEL_FILE, Model, load
 from adanet_py.own import Own
@@ -50,7 +51,9 @@ from adanet_py.plan import best_of
 from adanet_py.portfolio import PRIOR, find_prior, read_portfolio, with_prior, write_portfolio
 from adanet_py.prepare import Prepared, load_prepared, prepare, read
 from adanet_py.records import Result
-from adanet_py.replay import replay
+from adanet_py.refine import find_moves
+from adanet_py.refine.acceptance import OBJECTIVES
+from adanet_py.replay import data_again, replay
 from adanet_py.space import SearchSpace, default_registries, load_space, with_own
 
 if TYPE_CHECKING:
@@ -132,7 +135,8 @@ def search(
     objects = describe_objects(controller, own)
     if is_run(folder):
         described = read_described(folder)
-        check_objects(described, own, objects)
+        # A refinement asks the run's controller for nothing.
+        check_objects(described, own, None if read_state(folder).refining else objects)
         given, config = _demo(given, config, notify, described)
         _check_same(folder, described, config, given, searched)
     else:
@@ -197,6 +201,53 @@ def resume(
         own=own,
         on_event=on_event,
     )
+
+
+def refine_run(
+    run: str | os.PathLike[str],
+    *,
+    moves: Sequence[str] = (),
+    objective: str = "metric",
+    time: str | float | None = None,
+    candidates: int | None = None,
+    data: Any = None,
+    own: Own | None = None,
+    on_event: OnEvent | None = None,
+) -> SearchResult:
+    """Train children of the best networks of a run that has ended; see refine/.
+
+    The run's journal and leaderboard go on, and what is interrupted goes on by `resume`. The model
+    is a child only where one was accepted. `moves` are names, or what stands before the colon of
+    several; none: all. `candidates` bounds the children, `time` everything (default: 60 s where
+    neither is given). `data` must be given again where the run did not read them from a file.
+    Raises SpaceError for an unknown move, ConfigError for an unknown objective, RunError for a run
+    that cannot be refined.
+    """
+    folder = Path(run)
+    described, own = read_described(folder), own or Own()
+    check_objects(described, own)
+    bounds = SearchConfig(time=time, candidates=candidates)
+    check_known("objective", objective, OBJECTIVES, ConfigError)
+    names = [name for given in moves for name in find_moves(given)]
+    with Lock(folder):
+        state = read_state(folder)
+        if state.stopped is None:
+            raise RunError(f"Expected a run that has ended at {folder}. Go on with it by `resume`.")
+        if not any(candidate_file(folder, r.candidate.id).is_file() for r in state.finished()):
+            raise RunError(f"{folder} has no network whose weights are stored: nothing to refine.")
+        given = data_again(folder, described, data)
+        wanted = bounds.candidates
+        about = {
+            "moves": list(dict.fromkeys(names)),
+            "objective": objective,
+            "time": bounds.time,
+            "candidates": None if wanted is None else wanted + state.proposed(),
+            "first": len(state.groups),
+            "began": state.elapsed,
+        }
+        with Journal(folder / JOURNAL) as journal:
+            journal.append("refine", about)
+    return resume(folder, data=given, own=own, on_event=on_event)
 
 
 def _space(space: Any, own: Own) -> SearchSpace:
@@ -298,9 +349,13 @@ def _go_on(
         state = State.replayed(journal.events)
         if journal.repaired:
             notify({"kind": "note", "message": journal.repaired})
-        deadline = math.inf
+        deadline, refining = math.inf, state.refining
+        if refining is not None:
+            changes = {name: refining[name] for name in ("time", "candidates")}
+            config = config.model_copy(update=changes)
         if config.time is not None:
-            deadline = started + config.time - state.elapsed
+            began = refining["began"] if refining is not None else 0.0
+            deadline = started + config.time - (state.elapsed - began)
         journal.append("resume" if journal.events else "start", {"device": device})
         notify(
             {"kind": "start", "run": str(folder), "task": prepared.task, "metric": prepared.metric}
@@ -309,6 +364,8 @@ def _go_on(
         session = Search(
             folder, config, prepared, space, controller, journal, state, device, executor,
             nursery, notify, deadline, own,
+            refining=None if refining is None
+            else Refining(tuple(refining["moves"]), refining["objective"]),
         )  # fmt: skip
         session.run()
     notify({"kind": "done", "run": str(folder)})
@@ -334,9 +391,10 @@ def _after_prior(
 
 def _chosen(folder: Path, state: State) -> Result | None:
     """The network that is the model; before there is one, that with the highest reward."""
-    if state.model is not None and read_described(folder).config.choose != "best":
-        saved = state.by_id.get(state.model["candidate"])
-        if saved is not None and saved.status.usable:
+    told = state.refining is not None or read_described(folder).config.choose != "best"
+    if state.model is not None and told:
+        saved = state.by_id.get(state.model.get("network", state.model["candidate"]))
+        if saved is not None and saved.stands:
             return saved
     return best_of(state.finished())
 
@@ -456,6 +514,7 @@ __all__ = [
     "check",
     "importance",
     "leaderboard",
+    "refine_run",
     "replay",
     "resume",
     "search",

@@ -195,6 +195,37 @@ def resume(run: RunFolder, as_json: Json = False, quiet: Quiet = False) -> None:
     _show_result(found, as_json)
 
 
+@app.command()
+@reported
+def refine(
+    run: RunFolder,
+    moves: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this move; may be repeated; see: list moves."),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(metavar="WHAT", help="What must improve: metric, latency or size.")
+    ] = "metric",
+    time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Budget, all included. [default: 60s]")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of children to train at most.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Refine the best networks of a run that has ended by moves that keep their weights."""
+    from adanet_py.run import refine_run
+
+    with reporter(quiet) as on_event:
+        found = refine_run(
+            run, moves=moves or (), objective=objective, time=time, candidates=candidates,
+            on_event=on_event,
+        )  # fmt: skip
+    _show_result(found, as_json)
+
+
 def _show_result(found: Any, as_json: bool) -> None:
     """Show what was found; exit code 130 where the user broke it off."""
     summary = found.summary

@@ -16,10 +16,21 @@ MOVES: dict[str, Move] = {
     "prune:output": prune.OUTPUT,
 }
 
-__all__ = ["MOVES", "Move", "find_move"]
+__all__ = ["MOVES", "Move", "find_move", "find_moves"]
 
 
 def find_move(name: str | None) -> Move:
     """The move of a name; SpaceError for an unknown one, with the nearest name."""
     check_known("move", str(name), MOVES, SpaceError)
     return MOVES[str(name)]
+
+
+def find_moves(name: str) -> list[str]:
+    """The names of the move, or of all whose name begins with it and a colon.
+
+    Raises SpaceError where there is none, with the nearest name.
+    """
+    kinds = [n for n in MOVES if n.partition(":")[0] == name]
+    if not kinds:
+        find_move(name)
+    return kinds or [name]

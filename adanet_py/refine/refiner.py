@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from adanet_py.choosing import Shrunk
 from adanet_py.controllers.families import Controller
+from adanet_py.plan import best_of
 from adanet_py.records import Candidate, DataSpec, Hashes, History, Result, Scalar
 from adanet_py.refine import MOVES
 from adanet_py.space import SearchSpace
@@ -96,8 +98,22 @@ class Refiner:
         return []
 
     def parents(self, history: History) -> list[Result]:
-        """The networks that children are made of, the best first."""
-        return possible_parents(history.results)
+        """The networks that children are made of, the best first.
+
+        To make a network smaller, those that the best became by children that were accepted for
+        it, the last first, and it.
+        """
+        if self.objective not in SHRINKING:
+            return possible_parents(history.results)
+        shrunk = Shrunk(best_of, self.objective)
+        out: list[Result] = []
+        results = list(history.results)
+        while (last := shrunk(results)) is not None and len(out) < PARENTS:
+            out.append(last)
+            if last.objective != self.objective:
+                break
+            results = [r for r in results if r.candidate.id != last.candidate.id]
+        return out
 
     def _names(self) -> list[str]:
         names = self.moves or tuple(MOVES)
