@@ -39,18 +39,27 @@ def _strict(value: Any) -> Any:
 
 def print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
     """A table of plain text on stdout: numbers to the right, never cut to the terminal's width."""
-    cells = [[_cell(v) for v in row] for row in rows]
+    for line in table_lines(rows, header):
+        print(line)
+
+
+def table_lines(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> list[str]:
+    """The lines of such a table."""
+    cells = [[figure(v) for v in row] for row in rows]
     right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
     widths = [max([len(h), *(len(r[i]) for r in cells)]) for i, h in enumerate(header)]
+    out = []
     for line in [list(header), *cells]:
         parts = [
             text.rjust(w) if r else text.ljust(w)
             for text, w, r in zip(line, widths, right, strict=True)
         ]
-        print("  ".join(parts).rstrip())
+        out.append("  ".join(parts).rstrip())
+    return out
 
 
-def _cell(value: Any) -> str:
+def figure(value: Any) -> str:
+    """A value as tables show it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -577,3 +578,13 @@ def test_another_plan_does_not_go_on_from_this_plans_checkpoint(
     shorter = jobs.run_group(replace(group, steps=6), setting)
     assert [r.steps for r in shorter] == [6, 6]
     assert [r.metrics for r in shorter] == [r.metrics for r in fresh]
+
+
+def test_modules_built_in_threads_at_once_have_their_own_weights():
+    program = make_program(make_candidates("mlp", [{}] * 4, width=64), make_spec())
+    alone = [program.build(m).state_dict() for m in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(program.build, [0, 1, 2, 3] * 12))
+    for place, module in enumerate(built):
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, alone[place % 4][name])

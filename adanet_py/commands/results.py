@@ -60,6 +60,28 @@ def importance(
 
 @app.command()
 @reported
+def explain(
+    run: RunFolder,
+    candidate: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="A network, or how its identifier begins; the model."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show why a network stands where it stands: chain of moves, rivals, decisions, ensemble."""
+    from adanet_py.explain import explain as explain_run
+    from adanet_py.explain import lines
+
+    found = explain_run(run, candidate)
+    if as_json:
+        print_json(found)
+        return
+    for line in lines(found):
+        print(line)
+
+
+@app.command()
+@reported
 def study(
     run: RunFolder,
     out: Annotated[

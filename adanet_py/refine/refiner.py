@@ -55,6 +55,10 @@ SETTINGS = (
 )  # fmt: skip
 REGULARISERS = ("weight_decay", "decoupled_decay", "dropout", "drop_path", "input_noise")
 DROPOUT = 0.05  # least that is raised where more is to be tried
+PRUNING = (
+    "prune",
+    "factorise",
+)  # moves that make networks smaller, by what stands before the colon
 SHRINKING = ("latency", "size")  # objectives for which a child must cost less than its parent
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from adanet_py.training.optimizers import Optimizer, Part, make_parts
 from adanet_py.training.schedules import learning_rates
 from adanet_py.training.targets import with_label_weight
 
+_BUILDING = threading.Lock()  # layers draw from the process's one generator, whatever the thread
 MIXED_STEPS = 64  # whose mixing is drawn at once
 # What GENERAL offers of the perturbations of `layers.Inputs`.
 INPUT_KNOBS = (InputNoise.knob, Mixup.knob, Cutmix.knob)
@@ -236,7 +238,7 @@ def build_module(
     architecture: Architecture, candidate: Candidate, spec: DataSpec, seed: int
 ) -> nn.Module:
     """An ordinary module for `candidate`: initial weights from `seed` alone, knob buffers set."""
-    with torch.random.fork_rng(devices=[]):
+    with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU alone, where modules are built
         static = architecture.complete(candidate.static)
         module = architecture.build(static, spec)
