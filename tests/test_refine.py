@@ -308,7 +308,7 @@ def test_what_was_rolled_back_is_nowhere_chosen(tmp_path):
     assert possible_parents([parent, child]) == [parent]
     (tmp_path / "candidates").mkdir()
     candidate_file(tmp_path, child.candidate.id).write_bytes(b"")
-    assert read_pool(tmp_path, [child], None).members == ()
+    assert read_pool(tmp_path, [child], lambda r, o: 1.0, lambda o: o).members == ()
     stands = child.replace(accepted=True)
     assert best_of([parent, stands]) is stands
     assert possible_parents([parent, stands]) == [stands, parent]
