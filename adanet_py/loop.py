@@ -359,11 +359,13 @@ class Search:
             due = self.left() <= share * (config.time or 0.0)
         if not share or not due:
             return None
-        history = self.state.history(before)
+        # A group may take as large a part of the time for children as others of that for all.
+        seconds = None if self.load.seconds is None else share * self.load.seconds
+        load, history = replace(self.load, seconds=seconds), self.state.history(before)
         most = min(MEMBERS, (config.candidates or 1 << 30) - self.state.proposed(before))
         for _ in range(PROPOSALS):
             seen = with_failures(history, self.refused)
-            asked = ask(self.refiner, self.space, seen, most, rng, self.load)
+            asked = ask(self.refiner, self.space, seen, most, rng, load)
             candidates = asked.candidates
             if not candidates:
                 if self.refining is not None and not self.refused:
@@ -371,13 +373,13 @@ class Search:
                     self._journal("exhausted", {})
                 return None
             left = None if self.counted else self.left()
-            speed = 1.0 if self.counted else measured_speed(history, self.load, candidates[0])
-            members, epochs = size_group(candidates[0], self.load, speed, left, most, index)
+            speed = 1.0 if self.counted else measured_speed(history, load, candidates[0])
+            members, epochs = size_group(candidates[0], load, speed, left, most, index)
             if members:
-                engine = engine_for(candidates[0], self.own, dense=self.load.dense)
+                engine = engine_for(candidates[0], self.own, dense=load.dense)
                 group = candidates[:members]
                 names = [c.by for c in group]
-                return make_group(index, group, names, epochs, self.load, engine)
+                return make_group(index, group, names, epochs, load, engine)
             self.refused += tuple(candidates)
         self.late = self.refining is not None
         return None

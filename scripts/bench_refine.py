@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bench_tables import HIGHER, split
+from bench_tables import split
 
 from adanet_py.folder import State, read_state
 from adanet_py.metrics import get_metric, to_error
@@ -37,7 +37,7 @@ from adanet_py.records import Result
 from adanet_py.refine import MOVES
 from adanet_py.refine.refiner import CONTROLS, PRUNING
 
-TABLES = {
+TABLES = {  # metrics of which less is better
     "abalone": "rmse",
     "adult": "log_loss",
     "california_housing": "rmse",
@@ -82,10 +82,9 @@ def bench(name: str, data: Path, seed: int, seconds: float, more: float) -> list
     metric = TABLES[name]
     train, test, target = split(data, name)
     train = train.sample(min(len(train), ROWS), random_state=0)
-    named = "log_loss" if metric == "log_loss" else metric
 
     def scored(run: Path) -> float:
-        return float(adanet_py.load(str(run)).evaluate(test)[named])
+        return float(adanet_py.load(str(run)).evaluate(test)[metric])
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -181,14 +180,10 @@ def summary(frame: pd.DataFrame) -> list[str]:
     out = []
     for part in ("validation", "audit", "test"):
         better: dict[tuple[str, int], dict[str, float]] = {}
-        for row in frame.to_dict("records"):
-            value = row[f"{part}_after"]
-            error = -value if row["metric"] in HIGHER else value
-            better.setdefault((row["table"], row["seed"]), {})[row["way"]] = error
-            first = row[part]
-            better[row["table"], row["seed"]]["before"] = (
-                -first if row["metric"] in HIGHER else first
-            )
+        known = frame[frame[f"{part}_after"].notna()]  # small tables have no audit rows
+        for row in known.to_dict("records"):
+            errors = better.setdefault((row["table"], row["seed"]), {})
+            errors |= {row["way"]: row[f"{part}_after"], "before": row[part]}
         both = [b for b in better.values() if {"moves", CONTROLS} <= b.keys()]
         for other in ("before", CONTROLS):
             won = sum(b["moves"] < b[other] for b in both)
