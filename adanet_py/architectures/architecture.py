@@ -93,6 +93,16 @@ def input_features(static: Mapping[str, Scalar], spec: DataSpec) -> tuple[int, i
     return features, cost
 
 
+def is_factorised(features: int, units: int, rank: int) -> bool:
+    """Whether a dense layer is two of that rank: where these are smaller; rank 0 is none."""
+    return 0 < rank * (features + units) < features * units
+
+
+def dense_cost(features: int, units: int, rank: int) -> int:
+    """Multiply-adds of a dense layer, or of the two it is made of."""
+    return rank * (features + units) if is_factorised(features, units, rank) else features * units
+
+
 def whole(static: Mapping[str, Scalar], name: str) -> int:
     """An integer knob."""
     return int(static[name])  # type: ignore[arg-type]

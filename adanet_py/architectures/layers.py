@@ -17,7 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adanet_py.architectures.architecture import ONE_HOT_LIMIT, PERIODIC_WAVES
+from adanet_py.architectures.architecture import (
+    ONE_HOT_LIMIT,
+    PERIODIC_WAVES,
+    is_factorised,
+)
 from adanet_py.architectures.perturbations import Cutmix, InputNoise, Mixup
 from adanet_py.records import DataSpec, Scalar
 
@@ -35,6 +39,13 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+
+def dense(features: int, units: int, rank: int, bias: bool = True) -> list[Linear]:
+    """A dense layer, or two of that rank in its place where these are smaller."""
+    if not is_factorised(features, units, rank):
+        return [Linear(features, units, bias)]
+    return [Linear(features, rank, bias=False), Linear(rank, units, bias)]
 
 
 class FeatureLinear(nn.Module):

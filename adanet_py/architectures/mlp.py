@@ -13,6 +13,7 @@ from adanet_py.architectures.architecture import (
     SHARED_NUMERIC,
     SHARED_STATIC,
     Architecture,
+    dense_cost,
     input_features,
     whole,
 )
@@ -28,6 +29,9 @@ STATIC: Mapping[str, Knob] = {
     "activation": Knob("relu", choices=tuple(ACTIVATIONS), doc="nonlinearity"),
     "norm": Knob("none", choices=tuple(NORMS), doc="normalisation before the nonlinearity"),
     "blocks": Knob(0, 0, 32, doc="residual blocks after the hidden layers"),
+    "rank": Knob(
+        0, 0, 65536, doc="rank of the hidden dense layers where that makes them smaller; 0: full"
+    ),
     "skip": Knob(False, choices=(False, True), doc="a linear path beside the network"),
     **SHARED_STATIC,
 }
@@ -45,12 +49,13 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     inputs = layers.Inputs(static, spec)
     width, kind = whole(static, "width"), str(static["activation"])
     units, normed = units_before(kind, width), str(static["norm"])
+    rank = whole(static, "rank")
     blocks: list[nn.Module] = []
     features = inputs.features
     for _ in range(whole(static, "depth")):
         # A bias right before a norm's own is redundant but harmless; batch norm cancels it exactly,
         # so it is left out there.
-        blocks.append(layers.Linear(features, units, bias=normed != "batch"))
+        blocks += layers.dense(features, units, rank, bias=normed != "batch")
         blocks.append(norm(normed, units))
         blocks.append(activation(kind))
         blocks.append(Dropout())
@@ -59,10 +64,10 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
         blocks.append(
             layers.Residual(
                 norm(normed, features),
-                layers.Linear(features, units),
+                *layers.dense(features, units, rank),
                 activation(kind),
                 Dropout(),
-                layers.Linear(width, features),
+                *layers.dense(width, features, rank),
             )
         )
     head = layers.Linear(features, spec.n_outputs)
@@ -75,13 +80,14 @@ def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     """Cost of one row; see `Architecture`."""
     width, (features, cost) = whole(static, "width"), input_features(static, spec)
     depth, units = whole(static, "depth"), units_before(str(static["activation"]), width)
+    rank = whole(static, "rank")
     if static["skip"]:
         cost += features * spec.n_outputs
     if depth > 0:
-        cost += features * units + (depth - 1) * width * units
+        cost += dense_cost(features, units, rank) + (depth - 1) * dense_cost(width, units, rank)
         features = width
-    blocks = whole(static, "blocks") * features * (units + width)
-    return cost + blocks + features * spec.n_outputs
+    block = dense_cost(features, units, rank) + dense_cost(width, features, rank)
+    return cost + whole(static, "blocks") * block + features * spec.n_outputs
 
 
 ARCHITECTURE = Architecture(

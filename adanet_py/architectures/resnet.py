@@ -12,6 +12,7 @@ from adanet_py.architectures.architecture import (
     SHARED_NUMERIC,
     SHARED_STATIC,
     Architecture,
+    dense_cost,
     input_features,
     whole,
 )
@@ -27,6 +28,12 @@ STATIC: Mapping[str, Knob] = {
     "expansion": Knob(2.0, 0.125, 8.0, doc="hidden units of a block as a multiple of the width"),
     "activation": Knob("relu", choices=tuple(ACTIVATIONS), doc="nonlinearity"),
     "norm": Knob("layer", choices=tuple(NORMS), doc="normalisation at the entry of each block"),
+    "rank": Knob(
+        0,
+        0,
+        65536,
+        doc="rank of a block's dense layers where that makes them smaller; 0: full",
+    ),
     **SHARED_STATIC,
 }
 NUMERIC: Mapping[str, Knob] = {
@@ -54,15 +61,15 @@ def build(static: Mapping[str, Scalar], spec: DataSpec) -> nn.Module:
     width, kind, normed = whole(static, "width"), str(static["activation"]), str(static["norm"])
     hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
     blocks: list[nn.Module] = [layers.Linear(inputs.features, width)]
-    depth = whole(static, "depth")
+    depth, rank = whole(static, "depth"), whole(static, "rank")
     for branch in range(1, depth + 1):
         blocks.append(
             layers.Residual(
                 norm(normed, width),
-                layers.Linear(width, units_before(kind, hidden)),
+                *layers.dense(width, units_before(kind, hidden), rank),
                 activation(kind),
                 Dropout(),
-                layers.Linear(hidden, width),
+                *layers.dense(hidden, width, rank),
                 DropPath(branch, depth),
             )
         )
@@ -76,9 +83,10 @@ def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     """Cost of one row; see `Architecture`."""
     width, (features, cost) = whole(static, "width"), input_features(static, spec)
     hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
-    units = units_before(str(static["activation"]), hidden)
-    blocks = whole(static, "depth") * width * (units + hidden)
-    return cost + features * width + blocks + width * spec.n_outputs
+    units, rank = units_before(str(static["activation"]), hidden), whole(static, "rank")
+    block = dense_cost(width, units, rank) + dense_cost(hidden, width, rank)
+    stream = features * width + width * spec.n_outputs
+    return cost + stream + whole(static, "depth") * block
 
 
 ARCHITECTURE = Architecture(

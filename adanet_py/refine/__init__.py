@@ -4,16 +4,18 @@ One function (or file) per move and one line in `MOVES`. No torch at import.
 """
 
 from adanet_py.errors import SpaceError, check_known
-from adanet_py.refine import deepen, prune, train_on, widen
+from adanet_py.refine import add_skip, deepen, factorise, prune, train_on, widen
 from adanet_py.refine.move import Move
 
 MOVES: dict[str, Move] = {
     "train_on": train_on.MOVE,
     "widen": widen.MOVE,
     "deepen": deepen.MOVE,
+    "add_skip": add_skip.MOVE,
     "prune:magnitude": prune.MAGNITUDE,
     "prune:saliency": prune.SALIENCY,
     "prune:output": prune.OUTPUT,
+    "factorise": factorise.MOVE,
 }
 
 __all__ = ["MOVES", "Move", "find_move", "find_moves"]

@@ -45,6 +45,7 @@ def _dense(static: Mapping[str, Scalar]) -> list[dict[str, Scalar]]:
         # A linear model stays as the path beside a network that adds nothing yet.
         return [{"depth": 1, "skip": True}] if blocks == 0 else []
     exact = static["activation"] in IDENTITIES and static.get("norm", "none") in ("none", "batch")
+    exact = exact and not static.get("rank")
     layer: list[dict[str, Scalar]] = [{"depth": depth + 1}] if exact else []
     return [*layer, {"blocks": blocks + 1}]
 

@@ -19,7 +19,8 @@ MOST = 4096  # units of a layer that are chosen among: matrices of all pairs are
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """Two thirds and one third of all hidden units, and of those of a resnet's blocks alone."""
     static = architecture.complete(parent.static)
-    change = _CHANGES.get(architecture.name)
+    # What is narrower may be whole where it was factorised.
+    change = _CHANGES.get(architecture.name) if not static.get("rank") else None
     found: list[dict[str, Scalar]] = []
     for new in [] if change is None else [n for share in SHARES for n in change(static, share)]:
         if new not in found and all(architecture.static[k].allows(v) for k, v in new.items()):

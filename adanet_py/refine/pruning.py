@@ -7,19 +7,16 @@ their biases (batch norm behind them: into its running mean).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adanet_py.architectures import layers
-from adanet_py.architectures.norms import BatchNorm
 from adanet_py.refine.move import Probe
+from adanet_py.refine.readers import Reader, covariance, inputs_of
 from adanet_py.refine.sites import Site, carried, load, sites
 from adanet_py.training.general import GENERAL
-
-DAMPING = 0.05  # of a unit's mean square, against what holds for the rows of the probe alone
 
 Choose = Callable[[nn.Module, Site, int, Probe], Tensor]  # gives the kept units, ascending
 
@@ -73,38 +70,12 @@ def _cut(parent: nn.Module, child: nn.Module, probe: Probe, kept: dict[int, Tens
     for number in kept:
         gone = torch.ones(found[number].width, dtype=torch.bool)
         gone[kept[number]] = False
-        values, _ = _inputs(parent, found[number].readers, probe)
+        values, _ = inputs_of(parent, found[number].readers, probe)
         for name, value in values.items():
-            reader = _Reader(adjusted, name)
+            reader = Reader(adjusted, name)
             mean = reader.design(value).mean(1)[:, gone]
             reader.shift(torch.einsum("mn,mon->mo", mean, reader.weight()[..., gone]))
     load(child, carried(adjusted, kept))
-
-
-def _inputs(
-    module: nn.Module, names: Sequence[str], probe: Probe
-) -> tuple[dict[str, Tensor], Tensor]:
-    """What the modules of these names read on the probe, in evaluation, and the outputs.
-
-    Each input is a tensor of its own, so that a gradient is that of the one layer that reads it and
-    not of all that read a stream.
-    """
-    seen: dict[str, Tensor] = {}
-
-    def look(name: str) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
-        def hook(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-            seen[name] = inputs[0].view_as(inputs[0])
-            return (seen[name],)
-
-        return hook
-
-    hooks = [module.get_submodule(n).register_forward_pre_hook(look(n)) for n in names]
-    try:
-        outputs: Tensor = module.eval()(probe.numeric, probe.category)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen, outputs
 
 
 def _loss(outputs: Tensor, probe: Probe) -> Tensor:
@@ -117,50 +88,6 @@ def _loss(outputs: Tensor, probe: Probe) -> Tensor:
         for n, k in GENERAL.items()
     }
     return probe.loss.rows(outputs.unsqueeze(0), probe.target.unsqueeze(0), hp).sum()
-
-
-class _Reader:
-    """A linear layer that reads units, as P maps with one weight matrix [o, n] each."""
-
-    def __init__(self, module: nn.Module, name: str) -> None:
-        self.network = module
-        self.name = name
-        self.layer = module.get_submodule(name)
-
-    def weight(self) -> Tensor:
-        """[P, o, n], a view; P is 1 but for a map per implicit member."""
-        weight = self.layer.get_parameter("weight").detach()
-        own = isinstance(self.layer, layers.MemberLinear)
-        return weight.transpose(-1, -2) if own else weight.unsqueeze(0)
-
-    def design(self, x: Tensor) -> Tensor:
-        """Inputs [B, n] or [B, M, n] as the weights read them: [M, B, n]."""
-        scale = getattr(self.layer, "scale_in", None)
-        x = x.detach().unsqueeze(1) if x.dim() == 2 else x.detach()
-        return (x if scale is None else x * scale.detach()).transpose(0, 1)
-
-    def shift(self, constant: Tensor) -> None:
-        """Add a constant [M, o] to what the weights give."""
-        layer, constant = self.layer, constant.detach()
-        if isinstance(layer, layers.SharedLinear):
-            layer.bias_member.add_(constant * layer.scale_out)
-        elif isinstance(layer, layers.MemberLinear):
-            layer.bias_member.add_(constant)
-        elif isinstance(layer, layers.Linear) and layer.bias is not None:
-            layer.bias.add_(constant[0])
-        else:
-            site = next(
-                s
-                for s in sites(self.network, every=True)
-                if any(entry.tensor == f"{self.name}.weight" for entry in s.own)
-            )
-            if site.norms:
-                behind = self.network.get_submodule(site.norms[0])
-                assert isinstance(behind, BatchNorm)
-                behind.running_mean.sub_(constant[0])
-            else:  # one half of a factorised layer
-                after = _Reader(self.network, site.readers[0])
-                after.shift(constant @ after.weight()[0].T)
 
 
 def _squared(value: Tensor, dim: int) -> Tensor:
@@ -201,7 +128,7 @@ def _by_magnitude(module: nn.Module, site: Site, count: int, probe: Probe) -> Te
 
 def _by_saliency(module: nn.Module, site: Site, count: int, probe: Probe) -> Tensor:
     with torch.enable_grad():
-        values, outputs = _inputs(module, site.readers, probe)
+        values, outputs = inputs_of(module, site.readers, probe)
         read = list(values.values())
         gradients = torch.autograd.grad(_loss(outputs, probe), read)
     effect = torch.zeros(())
@@ -214,15 +141,15 @@ def _by_saliency(module: nn.Module, site: Site, count: int, probe: Probe) -> Ten
 def _by_output(module: nn.Module, site: Site, count: int, probe: Probe) -> Tensor:
     weights, inverses = [], []
     with torch.no_grad():
-        values, _ = _inputs(module, site.readers, probe)
+        values, _ = inputs_of(module, site.readers, probe)
         for name in site.readers:
-            reader = _Reader(module, name)
+            reader = Reader(module, name)
             x = reader.design(values[name]).double()
             x = x - x.mean(1, keepdim=True)
             w = reader.weight().double()
             # Implicit members that share their weights are as many rows.
             x = x if len(w) > 1 else x.flatten(0, 1).unsqueeze(0)
-            h, change = _covariance(x), torch.matmul(x, w.transpose(1, 2)).square().sum()
+            h, change = covariance(x), torch.matmul(x, w.transpose(1, 2)).square().sum()
             weights.append((w / change.clamp(min=1e-30).sqrt()).transpose(1, 2))
             inverses += list(torch.linalg.inv(h))
     inverse = torch.stack(inverses)  # [P, n, n], of all readers
@@ -239,18 +166,6 @@ def _by_output(module: nn.Module, site: Site, count: int, probe: Probe) -> Tenso
         inverse = inverse - column.unsqueeze(2) * inverse[:, j : j + 1, :]
         alive[j] = False
     return alive.nonzero().flatten()
-
-
-def _covariance(x: Tensor) -> Tensor:
-    """Second moments [P, n, n] of centred values [P, S, n], times S and damped.
-
-    In proportion to each unit's own, so that the scale of a unit does not matter; and by next to
-    nothing else, for units that never change.
-    """
-    h = torch.matmul(x.transpose(1, 2), x)
-    own = h.diagonal(dim1=1, dim2=2)
-    least = 1e-9 * own.mean(1, keepdim=True).clamp(min=1e-20)
-    return h + torch.diag_embed(DAMPING * own + least)
 
 
 def _largest(score: Tensor, count: int) -> Tensor:
@@ -270,9 +185,9 @@ def _reconstruct(
         for entry in found[number].own
     }
     for name in [n for n, _ in parent.named_modules() if n in readers]:
-        old, new = _Reader(parent, name), _Reader(child, name)
-        x = old.design(_inputs(parent, [name], probe)[0][name]).double()
-        y = new.design(_inputs(child, [name], probe)[0][name]).double()
+        old, new = Reader(parent, name), Reader(child, name)
+        x = old.design(inputs_of(parent, [name], probe)[0][name]).double()
+        y = new.design(inputs_of(child, [name], probe)[0][name]).double()
         target = x @ old.weight().double().transpose(1, 2)
         if name in rows:
             target = target[..., rows[name].to(target.device)]
@@ -281,6 +196,6 @@ def _reconstruct(
         gap, y = gap - level.unsqueeze(1), y - mean.unsqueeze(1)
         if len(new.weight()) == 1:
             gap, y = (v.flatten(0, 1).unsqueeze(0) for v in (gap, y))
-        change = torch.linalg.solve(_covariance(y), y.transpose(1, 2) @ gap)  # [P, n, o]
+        change = torch.linalg.solve(covariance(y), y.transpose(1, 2) @ gap)  # [P, n, o]
         new.weight().add_(change.transpose(1, 2))
         new.shift(level - (mean.unsqueeze(1) @ change).squeeze(1))

@@ -21,7 +21,8 @@ FACTORS = (1.5, 2.0)
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """Hidden layers 1.5 and 2 times as wide, as far as norm and knobs allow."""
     static = architecture.complete(parent.static)
-    change = _CHANGES.get(architecture.name)
+    # What is wider may be factorised where it was not.
+    change = _CHANGES.get(architecture.name) if not static.get("rank") else None
     found = [] if change is None else [change(static, factor) for factor in FACTORS]
     return tuple(
         static | new

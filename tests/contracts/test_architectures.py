@@ -223,12 +223,16 @@ def test_a_row_is_predicted_alone_as_among_others(architecture: Architecture, no
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_multiply_adds_are_those_of_the_module(architecture: Architecture, activation: str) -> None:
     spec = make_spec("multiclass")
-    static = architecture.complete(small(architecture, activation=activation, depth=3, width=5))
-    module = build(architecture, static, spec).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*inputs(spec, rows=10))
-    assert architecture.multiply_adds is not None
-    assert counter.get_total_flops() == 2 * 10 * architecture.multiply_adds(static, spec)
+    for more in ({}, {"blocks": 2}, {"skip": True}, {"rank": 1}, {"rank": 2, "blocks": 1}):
+        if not set(more) <= set(architecture.static):
+            continue
+        static = small(architecture, activation=activation, depth=3, width=5) | more
+        module = build(architecture, static, spec).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(*inputs(spec, rows=10))
+        assert architecture.multiply_adds is not None
+        cost = architecture.multiply_adds(architecture.complete(static), spec)
+        assert counter.get_total_flops() == 2 * 10 * cost
 
 
 def test_missing_and_unseen_codes_are_code_zero_and_finite(architecture: Architecture) -> None:

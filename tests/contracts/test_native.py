@@ -174,6 +174,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "blocks on a table's features": ("mlp", {"depth": 0, "blocks": 1}),
     "blocks on embedded features": ("mlp", {"depth": 0, "blocks": 2, "embedding": "periodic"}),
     "blocks of members": ("tabm", {"blocks": 2, "activation": "gelu"}),
+    "factors": ("mlp", {"rank": 1, "norm": "batch", "blocks": 1, "activation": "glu"}),
+    "factors in blocks": ("resnet", {"rank": 1, "norm": "none"}),
     "path": ("mlp", {"skip": True}),
     "path, embedded features": ("mlp", {"skip": True, "embedding": "periodic", "blocks": 1}),
     "path, no hidden layer": ("mlp", {"skip": True, "depth": 0, "embedding": "piecewise_linear"}),
