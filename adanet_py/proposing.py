@@ -56,11 +56,14 @@ def ask(
     """
     refines = sees_children(controller)
     n = 1 if n and has_one_setting(space) and not refines else n
-    told = ledger_of(space, history).column("limits", _telling)
+    ledger = ledger_of(space, history)
+    told = ledger.column("limits", _telling)
+    children = any(ledger.column("children", _inheriting))
     limits = learn_limits([r for r in told if r is not None], load)
     seen, too_large = history, ""
     for _ in range(TRIES):
-        shown = seen if refines else seen.without_children()
+        mixed = children or any(c.inherits for c in seen.pending)
+        shown = seen.without_children() if mixed and not refines else seen
         found = _checked(controller(space, shown, n, rng), load)
         new = seen.new(found)
         reasons = {c.id: limits.why_not(c) for c in new}
@@ -76,6 +79,10 @@ def ask(
 def _telling(results: Sequence[Result]) -> list[Result | None]:
     """Those that limits are learned from."""
     return [r if r.status in TELLING else None for r in results]
+
+
+def _inheriting(results: Sequence[Result]) -> list[bool]:
+    return [r.candidate.inherits for r in results]
 
 
 def with_failures(history: History, candidates: Sequence[Candidate]) -> History:
