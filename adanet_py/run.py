@@ -444,6 +444,7 @@ def _of_ensemble(state: State) -> dict[str, Any] | None:
         "audit": scores["ensemble"]["audit"],
         "mean": scores["mean"]["validation"],
         "single": scores["single"]["validation"],
+        "alone": scores.get("alone", {}).get("validation"),  # runs of earlier versions have none
         "saved": state.model is not None and state.model["candidate"] == ENSEMBLE,
     }
 

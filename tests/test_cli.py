@@ -23,7 +23,7 @@ SUMMARY = {
     "best": {"id": "abc", "architecture": "mlp", "optimizer": "adamw", "schedule": "cosine",
              "n_params": 1234},
     "ensemble": {"members": 3, "validation": 0.24, "audit": 0.26, "mean": 0.245, "single": 0.25,
-                 "saved": True},
+                 "alone": 0.255, "saved": True},
 }  # fmt: skip
 BOARD = pd.DataFrame(
     {"rank": [1, 2, None], "id": ["abc", "def", "xyz"], "architecture": ["mlp", "tabm", "mlp"],
@@ -104,7 +104,7 @@ def test_every_option_of_search_reaches_the_search(fake):
         "--complexity-weight", 0.2, "--complexity-target", 2.5,
         "--max-params", "50k", "--max-latency", "8ms", "--max-size", "2MB",
         "--ensemble", "greedy", "--adanet-lambda", 0.5, "--adanet-beta", 0.25,
-        "--refine-share", 0.3,
+        "--refine-share", 0.3, "--members", "any",
     )  # fmt: skip
     assert done.exit_code == 0
     assert fake.data == "t.csv"
@@ -121,6 +121,7 @@ def test_every_option_of_search_reaches_the_search(fake):
         "complexity_weight": 0.2, "complexity_target": 2.5,
         "max_params": 50_000, "max_latency": 8.0, "max_size": 2_000_000,
         "ensemble": "greedy", "adanet_lambda": 0.5, "adanet_beta": 0.25, "refine_share": 0.3,
+            "members": "any",
     }  # fmt: skip
     assert done.stderr == ""
 
@@ -145,7 +146,7 @@ def test_notes_go_to_stderr_as_plain_lines_and_the_result_to_stdout(fake):
     assert done.stderr == "note: column 'id' dropped [counts the rows]\n"
     assert "results/x/model.adanet" in done.stdout
     assert "log_loss 0.25" in done.stdout
-    assert "3 networks, log_loss 0.24 on validation rows, cross-fitted; the model" in done.stdout
+    assert "3 members, log_loss 0.24, of one alone 0.255, both cross-fitted" in done.stdout
     assert "12 candidates in 1m01s" in done.stdout
 
 

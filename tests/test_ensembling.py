@@ -7,19 +7,22 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
+from sklearn.metrics import log_loss
 from tables import check_here, few_trees, table
 from typer.testing import CliRunner
 
 import adanet_py
 from adanet_py import baseline_thread, saving
 from adanet_py.baselines import names
+from adanet_py.calibration import fold_of
 from adanet_py.cli import app
 from adanet_py.ensemble.complexity import COMPLEXITIES, complexities
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
 from adanet_py.ensemble.losses import LOSSES
 from adanet_py.ensembling import COLUMNS, HeldOut, Options, grow_ensemble, is_better
 from adanet_py.errors import ConfigError, RunError
-from adanet_py.folder import read_state
+from adanet_py.folder import candidate_file, read_state
 from adanet_py.leaderboard import ranked
 from adanet_py.model import load
 from adanet_py.outputs import as_outputs, predictions
@@ -48,7 +51,7 @@ def test_the_ensemble_is_grown_scored_and_saved(run):
     scores = {k: v["validation"] for k, v in found["scores"].items()}
     best = max(state.finished(), key=lambda r: r.reward)
     assert scores["single"] == best.metrics["validation"]
-    saved = scores["ensemble"] < scores["single"]
+    saved = scores["ensemble"] < scores["alone"]
     assert state.model["candidate"] == ("ensemble" if saved else best.candidate.id)
     assert len(load(run).members) == (len(found["members"]) if saved else 1)
 
@@ -107,7 +110,7 @@ def test_what_is_better_depends_on_the_metric(run):
     held, state = HeldOut.load(run), read_state(run)
     networks = [r for r in ranked(state.finished()) if r.status.usable]
     grown = grow_ensemble(run, networks, held, Options())
-    lower = grown.scores["ensemble"].validation < grown.scores["single"].validation
+    lower = grown.scores["ensemble"].validation < grown.scores["alone"].validation
     assert is_better(grown, "log_loss") is lower
     assert is_better(grown, "accuracy") is not lower
 
@@ -241,3 +244,21 @@ def test_what_is_not_known_counts_as_the_mean_and_less_than_nothing_is_refused()
     assert complexities(COMPLEXITIES["capacity"].measure, results, outputs) == [1.0, 1.0]
     with pytest.raises(ConfigError, match="complexity of 0 or more"):
         complexities(lambda r, o: -1.0, results, outputs)
+
+
+def test_one_alone_is_judged_on_rows_it_was_not_chosen_by(run):
+    held, state = HeldOut.load(run), read_state(run)
+    grown = grow_ensemble(run, ranked(state.finished()), held, Options())
+    outputs = {}
+    for result in state.finished():
+        with safe_open(candidate_file(run, result.candidate.id), framework="np") as file:
+            temperature = json.loads(file.metadata()["about"])["temperature"]
+            found = file.get_tensor("predictions/validation")[:, 0].astype(float) / temperature
+        outputs[result.candidate.id] = 1.0 / (1.0 + np.exp(-found))
+    y, fold = held.validation.y, fold_of(len(held.validation.y), 5)
+    chosen = np.empty(len(y))
+    for k in range(5):
+        fit, out = fold != k, fold == k
+        best = min(outputs, key=lambda name: log_loss(y[fit], outputs[name][fit]))
+        chosen[out] = outputs[best][out]
+    assert grown.scores["alone"].validation == pytest.approx(log_loss(y, chosen), rel=1e-9)

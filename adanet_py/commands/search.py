@@ -254,8 +254,10 @@ def _show_summary(found: Any, summary: Any) -> None:
         print(f"Next:   {sentence}")
     if (grown := summary["ensemble"]) is not None:
         verdict = "the model saved" if grown["saved"] else "no better: the best alone is saved"
-        print(f"AdaNet: {grown['members']} members, {summary['metric']} "
-              f"{grown['validation']:.6g} on validation rows, cross-fitted; {verdict}")  # fmt: skip
+        alone = grown["alone"]
+        beside = "" if alone is None else f", of one alone {alone:.6g}"
+        print(f"AdaNet: {grown['members']} members, {summary['metric']} {grown['validation']:.6g}"
+              f"{beside}, both cross-fitted on validation rows; {verdict}")  # fmt: skip
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "
           f"in {duration(summary['seconds'])}")  # fmt: skip
