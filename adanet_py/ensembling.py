@@ -81,6 +81,10 @@ class Scores:
     validation: float
     audit: float
 
+    def to_json(self) -> dict[str, float | None]:
+        """Plain values; what is not known is None."""
+        return {k: v if math.isfinite(v) else None for k, v in asdict(self).items()}
+
 
 @dataclass(frozen=True)
 class Grown:
@@ -110,10 +114,7 @@ class Grown:
             "options": asdict(self.options),
             "members": list(self.ensemble.names),
             "weights": self.weights.to_json(),
-            "scores": {
-                name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()}
-                for name, s in self.scores.items()
-            },
+            "scores": {name: s.to_json() for name, s in self.scores.items()},
         }
 
 

@@ -206,7 +206,10 @@ class Model:
 
     def _outputs(self, frame: pd.DataFrame) -> np.ndarray:
         """Probabilities [N, C] or values [N] of the mixture; see outputs.py for several targets."""
-        features = self.features(frame)
+        return self.outputs_of(self.features(frame))
+
+    def outputs_of(self, features: Features) -> np.ndarray:
+        """Probabilities or values of rows that are read already, see `features`."""
         if self.weights is None:
             return self._predict(self.members[0], features)
         raw = [self.member_outputs(m, features) for m in self.members]
@@ -297,6 +300,10 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model file, atomically."""
+        write_atomic(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """What is in the model file."""
         from safetensors.numpy import save
 
         arrays = {
@@ -336,7 +343,7 @@ class Model:
                 _PARTS, (json.dumps(manifest).encode(), preprocessor, weights), strict=True
             ):
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
-        write_atomic(Path(path), buffer.getvalue())
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +25,11 @@ from adanet_py.folder import PROBE, read_described, read_state
 from adanet_py.leaderboard import ranked
 from adanet_py.model import Model, load
 from adanet_py.records import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from adanet_py.prepare import Prepared
 
 OUT = "ensemble.adanet"
 
@@ -39,6 +48,23 @@ def regrow(
     networks cannot be weighed.
     """
     folder = Path(run)
+    _, grown = grow_again(folder, options)
+    networks = [r for r in ranked(read_state(folder).finished()) if r.stands]
+    if single and not networks:
+        raise RunError("--single: expected a run with a trained network, found none.")
+    path = Path(out) if out is not None else folder / OUT
+    write_table(grown, folder / "ensemble.csv")
+    model = model_of(folder, networks[0] if single else None, grown)
+    expected, fold = expect(folder, Split.load(folder / "split.npz"), model)
+    save_checked(model, path, expected, fold, folder / PROBE)
+    return grown, path
+
+
+def grow_again(folder: Path, options: Options) -> tuple[HeldOut, Grown]:
+    """The held-out rows of a run that has ended, and its ensemble with these options.
+
+    Raises RunError as `regrow`.
+    """
     described = read_described(folder)
     state = read_state(folder)
     if state.stopped is None:
@@ -51,22 +77,36 @@ def regrow(
             "The run uses objects of Python, which a model of it must be given again: ensembles of "
             "such runs are grown by their search only."
         )
-    networks = [r for r in ranked(state.finished()) if r.stands]
     grown = grow_ensemble(folder, ranked(state.all_results()), held, options)
     if grown is None:
         raise RunError(
             "No ensemble: fewer than two members of the run are stored, or none is worth its "
             "penalty. Give smaller --lambda and --beta."
         )
-    if single and not networks:
-        raise RunError("--single: expected a run with a trained network, found none.")
-    path = Path(out) if out is not None else folder / OUT
-    write_table(grown, folder / "ensemble.csv")
-    _save(folder, _model(folder, networks[0] if single else None, grown), path)
-    return grown, path
+    return held, grown
 
 
-def _model(folder: Path, single: Result | None, grown: Grown) -> Model:
+def prepare_again(folder: Path, scratch: Path, data: Any = None) -> Prepared:
+    """The data of a run, prepared as they were, under `scratch`.
+
+    Raises RunError where they are gone or not the same.
+    """
+    from adanet_py.prepare import prepare, read
+    from adanet_py.replay import data_again
+
+    described = read_described(folder)
+    given = data_again(folder, described, data)
+    prepared = prepare(
+        read(described.config, given, described.types), scratch, described.config.class_weight
+    )
+    before, now = Split.load(folder / "split.npz"), prepared.split
+    parts = zip((*before.train, *before.valid), (*now.train, *now.valid), strict=True)
+    if not all(np.array_equal(a, b) for a, b in parts):
+        raise RunError(f"The rows of {folder} are split otherwise by this version of the program.")
+    return prepared
+
+
+def model_of(folder: Path, single: Result | None, grown: Grown) -> Model:
     """The saved model of the run with other members."""
     results = grown.members if single is None else (single,)
     scores = grown.scores["ensemble" if single is None else "single"]
@@ -86,14 +126,55 @@ def _model(folder: Path, single: Result | None, grown: Grown) -> Model:
     )
 
 
-def _save(folder: Path, model: Model, path: Path) -> None:
-    """Write a model once another process predicts with it what its members were scored by."""
+def costs(models: Mapping[str, Model], frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Milliseconds that each model takes to predict 1,000 rows, and the bytes of its file.
+
+    The rows are those of `frame`, repeated; the median of three, after one to warm up.
+    """
+    import pandas as pd
+
+    rows = pd.concat([frame] * -(-1000 // len(frame)), ignore_index=True).iloc[:1000]
+    found = {}
+    for name, model in models.items():
+        model.predict(rows)
+        seconds: list[float] = []
+        for _ in range(3):
+            start = time.perf_counter()
+            model.predict(rows)
+            seconds.append(time.perf_counter() - start)
+        found[name] = {
+            "predict_ms": round(1e3 * statistics.median(seconds), 2),
+            "bytes": float(len(model.to_bytes())),
+        }
+    return found
+
+
+def compared(
+    run: str | os.PathLike[str], grown: Grown, others: Mapping[str, Model] | None = None
+) -> dict[str, dict[str, float]]:
+    """The `costs` of the ensemble, of the best single network and of other models, by name."""
+    import pandas as pd
+
+    folder = Path(run)
+    networks = [r for r in ranked(read_state(folder).finished()) if r.stands]
+    models = {"ensemble": model_of(folder, None, grown)}
+    if networks:
+        models["single"] = model_of(folder, networks[0], grown)
+    return costs({**models, **(others or {})}, pd.read_feather(folder / PROBE))
+
+
+def save_checked(
+    model: Model, path: Path, expected: Sequence[np.ndarray], fold: np.ndarray, frame: Path
+) -> None:
+    """Write a model once another process predicts with it what is `expected`, see `verify`.
+
+    `frame` is the Feather file of the rows.
+    """
     new = path.with_name(path.name + ".new")
     model.save(new)
     with tempfile.TemporaryDirectory() as scratch:
-        expected, fold = expect(folder, Split.load(folder / "split.npz"), model)
         write_expected(Path(scratch), expected, fold)
-        shutil.copyfile(folder / PROBE, Path(scratch) / PROBE)
+        shutil.copyfile(frame, Path(scratch) / PROBE)
         command = [sys.executable, "-m", "adanet_py.export", str(new), scratch]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
     try:

@@ -12,6 +12,7 @@ import typer
 from adanet_py.commands.app import Json, RunFolder, app, reported
 from adanet_py.commands.showing import show_importance, show_leaderboard
 from adanet_py.console import print_json, print_table, say
+from adanet_py.errors import ConfigError
 
 
 @app.command()
@@ -153,22 +154,56 @@ def ensemble(
     single: Annotated[
         bool, typer.Option("--single", help="Save the best single network instead.")
     ] = False,
+    distil: Annotated[
+        bool, typer.Option("--distil", help="Train and save one network that learns from it.")
+    ] = False,
+    teacher: Annotated[
+        str, typer.Option(metavar="WHO", help="Of --distil: ensemble, or single (born again).")
+    ] = "ensemble",
+    alpha: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="Weight of the teacher. [default: by how right it is]"),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="Divides the logits of teacher and student.")
+    ] = 2.0,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The run's table, if it has moved.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Model to write. [default: ensemble.adanet in the run]"),
+        typer.Option(
+            metavar="FILE",
+            help="Model to write. [default: ensemble.adanet or distilled.adanet in the run]",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Grow the ensemble of a run that has ended anew; nothing is trained."""
+    """Grow the ensemble of a run that has ended anew; nothing is trained but with --distil."""
     from adanet_py.ensembling import Options
-    from adanet_py.regrow import regrow
+    from adanet_py.regrow import compared, regrow
 
     options = Options(
         ensembler, adanet_lambda, adanet_beta, weights, bias, strategy, complexity, most, members,  # type: ignore[arg-type]
     )  # fmt: skip
-    grown, path = regrow(run, options, out, single=single)
+    others, scores = {}, {}
+    if distil:
+        from adanet_py.distilling import Distilling
+        from adanet_py.distilling import distil as run_distil
+
+        if single:
+            raise ConfigError("--distil and --single each save another model: leave one out.")
+        found = run_distil(run, options, Distilling(teacher, alpha, temperature), out, data=data)
+        grown, path = found.grown, found.path
+        others, scores = {"distilled": found.model}, {"distilled": found.scores}
+    else:
+        grown, path = regrow(run, options, out, single=single)
+    scores = {**grown.scores, **scores}
+    cost = compared(run, grown, others)
     if as_json:
-        print_json({**grown.to_json(), "model": str(path)})
+        told = grown.to_json()
+        told["scores"] = {name: s.to_json() for name, s in scores.items()}
+        print_json({**told, "costs": cost, "model": str(path)})
         return
     sizes = grown.weights.sizes().tolist()
     listed = [
@@ -177,6 +212,9 @@ def ensemble(
     ]
     print_table(listed, ("member", "architecture", "layers", "parameters", "weight"))
     print()
-    rows = [[name, s.validation, s.audit] for name, s in grown.scores.items()]
-    print_table(rows, ("", "validation", "audit"))
+    rows = [
+        [name, s.validation, s.audit, *(cost.get(name, {}).get(k) for k in ("predict_ms", "bytes"))]
+        for name, s in scores.items()
+    ]
+    print_table(rows, ("", "validation", "audit", "ms for 1,000 rows", "bytes"))
     print(f"\nF: {grown.ensemble.value:.6g}   Table: {Path(run) / 'ensemble.csv'}   Model: {path}")
