@@ -77,7 +77,9 @@ MOST_BASELINE_SECONDS = 30.0
 TREES_SHARE = 0.35  # of it, for more of them where any may be a member
 CHECKPOINT_SECONDS = 5.0  # between two of a group
 ENSEMBLE_SHARE = 0.035  # of the time budget, to grow the ensemble and to check it
-ENSEMBLE_SECONDS = 4.0  # at most
+ENSEMBLE_SECONDS = 4.0  # at most, but where there are many outputs:
+ENSEMBLE_CELL = 3e-4  # seconds for each validation row and output
+ENSEMBLE_MOST = 0.15  # of the time budget
 HANGS = 3.0  # seconds after its deadline at which a group is held to hang
 INTERRUPTED = "interrupted"
 INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
@@ -179,7 +181,10 @@ class Search:
         kept = self.kept.seconds(self.saver.seconds)
         if self.config.time is None or self.config.ensemble == "none":
             return kept
-        return kept + min(ENSEMBLE_SECONDS, ENSEMBLE_SHARE * self.config.time)
+        valid = sum(len(v) for v in self.prepared.split.valid)
+        cells = valid * self.prepared.source.spec.n_outputs
+        grown = min(ENSEMBLE_SECONDS, ENSEMBLE_SHARE * self.config.time)
+        return kept + max(grown, min(ENSEMBLE_CELL * cells, ENSEMBLE_MOST * self.config.time))
 
     @property
     def _first(self) -> int:
@@ -637,10 +642,13 @@ class Search:
         options = Options(
             config.ensemble, config.adanet_lambda, config.adanet_beta, members=config.members
         )
-        late = partial(_is_past, latest)
-        grown = None if late() else grow_ensemble(self.folder, kept, held, options, late)
+
+        def left() -> float:
+            return latest - time.monotonic()
+
+        grown = None if left() <= 0 else grow_ensemble(self.folder, kept, held, options, left)
         if grown is None:
-            if late():
+            if left() <= 0:
                 self.note("No time was left to grow an ensemble; `ensemble RUN` does it.")
             return
         write_table(grown, self.folder / "ensemble.csv")
@@ -713,10 +721,6 @@ def _lost(
         engine=group.engine,
         message=message,
     )
-
-
-def _is_past(moment: float) -> bool:
-    return time.monotonic() > moment
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def test_one_network_alone(run, tmp_path):
 
 def test_no_time_no_ensemble(run):
     held, state = HeldOut.load(run), read_state(run)
-    assert grow_ensemble(run, state.finished(), held, Options(), late=lambda: True) is None
+    assert grow_ensemble(run, state.finished(), held, Options(), left=lambda: 0.0) is None
 
 
 def test_what_is_better_depends_on_the_metric(run):

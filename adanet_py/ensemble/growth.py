@@ -100,10 +100,17 @@ class Setting:
         gamma = self.gamma(members)
         return Objective(outputs, self.y, self.task, gamma, self.weight, self.kind, self.bias)
 
-    def fit(self, members: Sequence[Member]) -> Ensemble:
-        """These members with the weights of the least F; those of weight 0 are left out."""
+    def fit(self, members: Sequence[Member], known: Weights | None = None) -> Ensemble:
+        """These members with the weights of the least F; those of weight 0 are left out.
+
+        `known`, the weights of the first of them before the others came, only save time.
+        """
         objective = self.objective(members)
-        weights = minimise(objective)
+        start = objective.start()
+        if known is not None:
+            start.mixture[: len(known.mixture)] = known.mixture
+            start = replace(start, bias=known.bias)
+        weights = minimise(objective, start)
         used = weights.sizes() > 0
         names = tuple(m.name for m, u in zip(members, used, strict=True) if u)
         kept = replace(weights, mixture=weights.mixture[used])
@@ -142,7 +149,7 @@ def grow(setting: Setting, pool: Sequence[Member]) -> Ensemble:
         ]
         if not falls:
             break
-        ensemble = setting.fit(new if alone else (*chosen, *new))
+        ensemble = setting.fit(new) if alone else setting.fit((*chosen, *new), found.weights)
         chosen = tuple(m for m in (*chosen, *new) if m.name in ensemble.names)
         found = ensemble
     return replace(found, offers=tuple(offers))
