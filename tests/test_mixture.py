@@ -43,6 +43,15 @@ def test_shares_begin_with_the_weights():
     assert all(s.quality == 1.0 for s in shares.values())
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.3, 1.0])
+def test_the_floor_is_spread_evenly(floor):
+    shares = mixture(EVEN, {"random": 1, "evolution": 1, "tpe": 6}, floor=floor).shares(History())
+    assert shares["random"].share == pytest.approx(floor / 3 + (1 - floor) / 8)
+    assert shares["tpe"].share == pytest.approx(floor / 3 + (1 - floor) * 6 / 8)
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        mixture(EVEN, floor=1.5 + floor)
+
+
 def test_shares_follow_who_has_the_best_results_and_nobody_is_left_out():
     rewards = {"random": [0.0, 1.0] * 8, "evolution": [5.0, 6.0] * 8, "tpe": [np.nan] * 16}
     shares = mixture(EVEN).shares(past(rewards))

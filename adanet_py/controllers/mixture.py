@@ -10,7 +10,7 @@ earned by its results, drawn towards the mean of all by `PRIOR` imagined ones:
 Only ranks count, so neither the unit of the reward nor an outlier matters; a failure earns nothing.
 Shares are probability matching with a floor (Thierens 2005), sharpened by `SHARPNESS`:
 
-    p_i = FLOOR / k + (1 - FLOOR) * w_i q_i^SHARPNESS / sum_j w_j q_j^SHARPNESS
+    p_i = floor / k + (1 - floor) * w_i q_i^SHARPNESS / sum_j w_j q_j^SHARPNESS
 
 `w` are the weights given, the shares of the beginning; a member whose cost grows may be given the
 number of results `until` which it proposes. Who proposed what is read from the column
@@ -44,7 +44,7 @@ WINDOW = 100  # latest results that earn
 DECAY = 0.9  # of what is earned, per hundredth of the ranks
 PRIOR = 4.0  # results that every member is imagined to have
 SHARPNESS = 2.0
-FLOOR = 0.05  # of all proposals, evenly among the members
+FLOOR = 0.05  # of all proposals, evenly among the members, if nothing else is said
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,6 +64,7 @@ class Mixture:
     members: Mapping[str, Controller]
     weights: Mapping[str, float]
     until: Mapping[str, int] = field(default_factory=dict)
+    floor: float = FLOOR
 
     def __call__(
         self, space: SearchSpace, history: History, n: int, rng: np.random.Generator
@@ -114,7 +115,7 @@ class Mixture:
         active = np.array([seen < self.until.get(name, seen + 1) for name in self.members])
         weights = np.array([self.weights[name] for name in self.members]) * quality**SHARPNESS
         weights *= active
-        share = FLOOR * active / active.sum() + (1.0 - FLOOR) * weights / weights.sum()
+        share = self.floor * active / active.sum() + (1.0 - self.floor) * weights / weights.sum()
         parts = zip(share / share.sum(), quality, count.astype(int), strict=True)
         return {
             name: Share(float(s), float(q), int(c))
@@ -126,14 +127,16 @@ def mixture(
     members: Mapping[str, Controller],
     weights: Mapping[str, float] | None = None,
     until: Mapping[str, int] | None = None,
+    floor: float = FLOOR,
 ) -> Mixture:
     """A controller that mixes `members`, in shares that begin with `weights` (default: equal).
 
-    A member named in `until` proposes nothing more once the history has so many results.
+    A member named in `until` proposes nothing more once the history has so many results. The share
+    `floor` of all proposals is spread evenly, so that every member can show what it is worth.
 
     Raises:
         ConfigError: no member, a name of two (of inner mixtures too), weights that are not positive
-            or not of these members, or nobody left in the end.
+            or not of these members, nobody left in the end, or a floor that is no share.
     """
     weights = dict.fromkeys(members, 1.0) if weights is None else dict(weights)
     if not members:
@@ -147,7 +150,9 @@ def mixture(
         raise ConfigError(
             f"Expected some of {', '.join(members)} to end, but not all; found {', '.join(until)}."
         )
-    out = Mixture(dict(members), weights, until)
+    if not 0.0 <= floor <= 1.0:
+        raise ConfigError(f"Expected a floor from 0 to 1, found {floor:g}.")
+    out = Mixture(dict(members), weights, until, floor)
     inner = [m.names() if isinstance(m, Mixture) else {name} for name, m in members.items()]
     if len(out.names()) < sum(map(len, inner)):
         raise ConfigError(
