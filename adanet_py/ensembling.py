@@ -219,7 +219,7 @@ def grow_ensemble(
     pool = read_pool(folder, joining, COMPLEXITIES[options.complexity].measure, unit)
     if len(pool.members) < 2:
         return None
-    setting = _setting(held.task, held.validation, options)
+    setting = make_setting(held.task, held.validation, options)
     build = ENSEMBLERS[options.ensembler].build
     began, given = time.monotonic(), left()
     until = began + given / 3.0
@@ -261,7 +261,7 @@ def _scores_of(result: Result) -> Scores:
     return Scores(found.get("validation", math.nan), found.get("audit", math.nan))
 
 
-def _setting(task: str, rows: Rows, options: Options) -> Setting:
+def make_setting(task: str, rows: Rows, options: Options) -> Setting:
     """The penalty in units of the loss of the best constant, and less for many rows."""
     setting = Setting(
         task,

@@ -218,3 +218,41 @@ def ensemble(
     ]
     print_table(rows, ("", "validation", "audit", "ms for 1,000 rows", "bytes"))
     print(f"\nF: {grown.ensemble.value:.6g}   Table: {Path(run) / 'ensemble.csv'}   Model: {path}")
+
+
+@app.command()
+@reported
+def update(
+    run: RunFolder,
+    new: Annotated[
+        Path, typer.Argument(metavar="NEWDATA", help="A table with the same columns and target.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The run's table, if it has moved.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Model to write. [default: updated.adanet in the run]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Refit the weights of a model's frozen members with new rows; one network may join."""
+    from adanet_py.updating import update as run_update
+
+    found = run_update(run, new, out, data=data)
+    told = {
+        "model": str(found.path),
+        "rows": found.rows,
+        "F": found.objective,
+        "joined": found.joined,
+        "before": found.before,
+        "after": found.after,
+    }
+    if as_json:
+        print_json(told)
+        return
+    print_table(list(found.objective.items()), ("F", "value"))
+    verdict = "joined: F falls" if found.joined else "did not join: F does not fall"
+    print(f"\nThe network trained on the new rows {verdict}.")
+    print(f"New rows: {found.before:.6g} before, {found.after:.6g} after (cross-fitted)")
+    print(f"Model:    {found.path}")
