@@ -9,8 +9,8 @@ control, by the control alone (`train_on`), and for size by the pruning moves. T
 of the best network before and after on validation rows, on audit rows and on the other 25 % of the
 rows, which nothing has seen; the median gain of children over their parents; and whether a network
 with at most a third of the parameters is worse than the first by no more than a standard error.
-Writes results/refine.csv and .md. `--only NAME ...` runs some tables; `--add` keeps the other rows
-of the files; `--quick` makes everything small and writes nothing unless --out.
+Writes results/refine.csv and .md. `--only NAME ...` and `--ways NAME ...` run a part;
+`--add` keeps the other rows of the files; `--quick` makes everything small and writes nothing unless --out.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def call(*words: object) -> dict[str, Any]:
     return found
 
 
-def bench(name: str, data: Path, seed: int, seconds: float, more: float) -> list[dict[str, Any]]:
+def bench(
+    name: str, data: Path, seed: int, seconds: float, more: float, wanted: Sequence[str]
+) -> list[dict[str, Any]]:
     """The rows of one table and seed."""
     import adanet_py
 
@@ -96,7 +98,7 @@ def bench(name: str, data: Path, seed: int, seconds: float, more: float) -> list
         )  # fmt: skip
         first = read_state(run).by_id[before["best"]["id"]]
         test_before = scored(run)
-        for way, moves in ways().items():
+        for way, moves in ((w, m) for w, m in ways().items() if w in wanted):
             copy = Path(scratch) / way
             shutil.copytree(run, copy)
             options: list[object] = [w for m in moves for w in ("--moves", m)]
@@ -215,6 +217,7 @@ def main() -> None:
     parser.add_argument("--refine", type=float, default=20.0, help="seconds of each refinement")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=list(TABLES))
+    parser.add_argument("--ways", nargs="+", choices=list(ways()), default=list(ways()))
     parser.add_argument("--add", action="store_true", help="to the rows that are there")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None, help="stem of the files to write")
@@ -226,7 +229,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in args.only or TABLES:
         for seed in args.seeds:
-            rows += bench(name, args.data, seed, args.time, args.refine)
+            rows += bench(name, args.data, seed, args.time, args.refine, args.ways)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     if stem is not None:
         if args.add and stem.with_suffix(".csv").exists():
