@@ -9,8 +9,8 @@ control, by the control alone (`train_on`), and for size by the pruning moves. T
 of the best network before and after on validation rows, on audit rows and on the other 25 % of the
 rows, which nothing has seen; the median gain of children over their parents; and whether a network
 with at most a third of the parameters is worse than the first by no more than a standard error.
-Writes results/refine.csv and .md. `--only NAME ...` and `--ways NAME ...` run a part;
-`--add` keeps the other rows of the files; `--quick` makes everything small and writes nothing unless --out.
+Writes results/refine.csv and .md. `--only NAME ...` and `--ways NAME ...` run a part; `--add` keeps
+the other rows of the files; `--quick` makes everything small and writes nothing unless --out.
 """
 
 from __future__ import annotations
