@@ -381,6 +381,8 @@ def test_parents_are_the_best_and_not_all_of_one_program():
 
 
 def test_moves_that_were_accepted_get_more_and_the_control_keeps_its_part():
+    first = shares(History(), ("train_on", "widen", "prune:a"))
+    assert first["train_on"] > first["widen"] > first["prune:a"] > 0.0
     names = ("train_on", "a", "b")
     assert sum(shares(History(), names).values()) == pytest.approx(1.0)
     children = [

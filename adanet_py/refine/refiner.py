@@ -8,9 +8,9 @@ are parents like any other network, so that moves form chains. `train_on`, which
 the control and never gets less than `CONTROL` of the groups.
 
 The share of move i is matched to how often its children of the last `WINDOW` were accepted, a_i of
-n_i, drawn towards the mean of all by `PRIOR` imagined ones (Thierens 2005, probability matching):
+n_i, beside `PRIOR` imagined ones of which `EXPECTED` are (Thierens 2005, probability matching):
 
-    q_i = (a_i + PRIOR q) / (n_i + PRIOR),   p_i = FLOOR / k + (1 - FLOOR) q_i / sum_j q_j
+    q_i = (a_i + PRIOR e_i) / (n_i + PRIOR),   p_i = FLOOR / k + (1 - FLOOR) q_i / sum_j q_j
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ OF_FAMILY = 2  # of them at most from one program, else siblings would take all 
 FALL = 0.7  # how much less often the next best parent is chosen
 WINDOW = 64  # latest children by which moves are judged
 PRIOR = 4.0  # children that every move is imagined to have
-FIRST = 0.2  # of those accepted, before there are any
-FLOOR = 0.2  # of all groups, evenly among the moves
+# Share of a move's imagined children that are accepted, by what stands before its colon: a smaller
+# network is seldom better, where that is what is asked.
+EXPECTED = {"train_on": 0.4, "widen": 0.3, "prune": 0.02, "factorise": 0.02}
+OTHERWISE = 0.2
+FLOOR = 0.1  # of all groups, evenly among the moves
 CONTROL = 0.15  # of all groups, at least, for the control
 CONTROLS = "train_on"
 WARMUP = 0.1  # share of the steps, for the moments of the optimizer begin anew
@@ -228,8 +231,8 @@ def shares(history: History, names: Sequence[str]) -> dict[str, float]:
             seen += 1
             tried[move] += 1
             accepted[move] += result.accepted is True
-    mean = (sum(accepted.values()) + FIRST * PRIOR) / (sum(tried.values()) + PRIOR)
-    quality = np.array([(accepted[n] + PRIOR * mean) / (tried[n] + PRIOR) for n in names])
+    expected = {n: EXPECTED.get(n.partition(":")[0], OTHERWISE) for n in names}
+    quality = np.array([(accepted[n] + PRIOR * expected[n]) / (tried[n] + PRIOR) for n in names])
     share = FLOOR / len(names) + (1.0 - FLOOR) * quality / quality.sum()
     if CONTROLS in tried and len(names) > 1:
         control = max(float(share[list(names).index(CONTROLS)]), CONTROL)
