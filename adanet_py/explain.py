@@ -113,7 +113,7 @@ def _told(link: Mapping[str, Any], metric: str) -> str:
     return f"{told}; {size}; {link['verdict'] or 'not judged'}"
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _interval(row: Mapping[Any, Any]) -> str:
     return "" if row["low"] is None else f" ({figure(row['low'])} to {figure(row['high'])})"
 
 
@@ -145,7 +145,7 @@ def _chain(result: Result, state: State) -> list[Result]:
     return out[::-1]
 
 
-def _link(result: Result, row: Mapping[str, Any]) -> dict[str, Any]:
+def _link(result: Result, row: Mapping[Any, Any]) -> dict[str, Any]:
     found = {"id": result.candidate.id, **_plain(row, _OF_LINK)}
     # What was changed without the weights is no move of the chain.
     return found if result.candidate.inherits else found | {"move": None}
@@ -169,7 +169,7 @@ def _decisions(candidate: Candidate, frame: pd.DataFrame) -> list[dict[str, Any]
         **candidate.numeric,
     }
     owners = ("", "general", candidate.architecture, candidate.optimizer, candidate.schedule)
-    out = []
+    out: list[dict[str, Any]] = []
     for row in frame[frame["decision"].notna()].to_dict("records"):
         owner, _, name = str(row["decision"]).rpartition(".")
         if owner in owners and name in values and len(out) < DECISIONS:
@@ -204,7 +204,7 @@ def _ensemble(state: State) -> dict[str, Any] | None:
     }
 
 
-def _plain(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _plain(row: Mapping[Any, Any], names: Sequence[str]) -> dict[str, Any]:
     """Some columns of a row, None for what is empty."""
     return {name: _value(row.get(name)) for name in names}
 
