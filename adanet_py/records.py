@@ -196,6 +196,7 @@ class Result:
     of training rows before a step, `drop` by how much its move made the validation metric worse,
     `gain` by how much it is better than the parent's after training, with the standard error of
     that difference, paired by row; both in the unit of the metric's lower-is-better form.
+    `latency_share` is its latency over the parent's, both measured in turns.
     `accepted` for its `objective` or not, and why: `verdict` (refine/acceptance.py).
     """
 
@@ -223,6 +224,7 @@ class Result:
     drop: float = math.nan
     gain: float = math.nan
     gain_error: float = math.nan
+    latency_share: float = math.nan
     accepted: bool | None = None
     objective: str = ""
     verdict: str = ""
@@ -276,7 +278,7 @@ _CURVE = tuple(Evaluation.__dataclass_fields__)  # journals hold rows: append fi
 _PLAIN = (
     "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers",
     "capacity", "error", "complexity", "reward", "controller", "group", "engine", "message",
-    "difference", "drop", "gain", "gain_error", "accepted", "objective", "verdict",
+    "difference", "drop", "gain", "gain_error", "latency_share", "accepted", "objective", "verdict",
 )  # fmt: skip
 
 

@@ -179,6 +179,7 @@ def test_a_child_tells_what_it_gained_against_its_parent(trained):
     first, second = run_group(group, setting)
     assert first.difference == second.difference == 0.0
     assert math.isnan(first.drop)
+    assert first.latency_share > 0.0
     for result in (first, second):
         gained = parent.metrics["validation"] - result.metrics["validation"]
         assert result.gain == pytest.approx(gained, abs=1e-12)
@@ -275,14 +276,14 @@ def result_of(candidate, reward=-0.5, **values):
         ("size", {"gain": -0.01, "gain_error": 0.02, "parameters": 500}, True),
         ("size", {"gain": -0.03, "gain_error": 0.02, "parameters": 500}, False),
         ("size", {"gain": 0.5, "gain_error": 0.02, "parameters": 950}, False),
-        ("latency", {"gain": 0.0, "gain_error": 0.02, "latency_ms": 0.5}, True),
-        ("latency", {"gain": 0.0, "gain_error": 0.02, "latency_ms": 0.95}, False),
-        ("latency", {"gain": 0.0, "gain_error": 0.02, "latency_ms": math.nan}, False),
+        ("latency", {"gain": 0.0, "gain_error": 0.02, "latency_share": 0.5}, True),
+        ("latency", {"gain": 0.0, "gain_error": 0.02, "latency_share": 0.95}, False),
+        ("latency", {"gain": 0.0, "gain_error": 0.02}, False),
     ],
 )
 def test_a_child_is_accepted_only_beyond_its_doubt(objective, values, accepted):
     assert MARGIN == 0.1
-    parent = result_of(PARENT, latency_ms=1.0)
+    parent = result_of(PARENT)
     found = judged(result_of(child_of(), **values), parent, objective)
     assert found.accepted is accepted
     assert found.stands is accepted

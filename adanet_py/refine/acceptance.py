@@ -38,10 +38,11 @@ def _verdict(child: Result, parent: Result | None, objective: str) -> tuple[bool
         if gain > doubt:
             return True, f"accepted: {found}, beyond its doubt"
         return False, f"rolled back: {found}, not beyond its doubt"
-    what = "latency_ms" if objective == "latency" else "parameters"
-    old, new = float(getattr(parent, what)), float(getattr(child, what))
-    smaller = f"{what} {new:.4g} after {old:.4g}"
-    if not new <= (1.0 - MARGIN) * old:
+    share, what = child.latency_share, "latency"
+    if objective == "size":
+        share, what = child.parameters / max(1, parent.parameters), "parameters"
+    smaller = f"{what} {100.0 * share:.0f} % of the parent's"
+    if not share <= 1.0 - MARGIN:
         return False, f"rolled back: {smaller}, not a tenth less"
     if gain < -doubt:
         return False, f"rolled back: {smaller}, but it {found}"

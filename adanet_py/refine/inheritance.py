@@ -10,6 +10,8 @@ zero, which is why children warm up.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,11 @@ from adanet_py.records import Candidate
 from adanet_py.refine import find_move
 from adanet_py.refine.move import Probe
 from adanet_py.training.batches import member_seed
+from adanet_py.training.cost import LATENCY_ROWS
 from adanet_py.training.engines.program import Program, as_members, build_module, load_weights
 
 PROBE_ROWS = 512
+ROUNDS = 5  # of measuring two latencies
 TOLERANCE = 1e-5  # of the largest output, at least of 1
 
 
@@ -46,6 +50,7 @@ class Start:
     `difference` is the largest difference of an output to the parent's on the probe and `scale` the
     largest size of the parent's, over all folds. `before` are the parent's validation outputs
     [N, C], `after` those of the child's first weights; None where the move preserves the function.
+    `latency_share` is the child's time for a prediction over the parent's.
     """
 
     weights: tuple[Mapping[str, Tensor], ...]
@@ -53,6 +58,7 @@ class Start:
     scale: float
     before: np.ndarray
     after: np.ndarray | None
+    latency_share: float
 
     def check(self, child: Candidate) -> None:
         """Raise RunError unless a move that promises to preserve the function did."""
@@ -98,6 +104,7 @@ def start_of(
     move = find_move(child.move)
     transfer = move.transfer()
     weights, differences, scales, after = [], [], [], []
+    share = math.nan
     for f in range(program.folds):
         before = _module(program, parent.candidate, 0)
         load_weights(before, parent.weights[f])
@@ -114,6 +121,8 @@ def start_of(
         weights.append(
             {n: v for n, v in state.items() if not n.rsplit(".", 1)[-1].startswith("knob_")}
         )
+        if f == 0:
+            share = _latency_share(before, module, program)
         if not move.preserves:
             after.append(_outputs(module, program, valid[f]))
     # max() would pass over NaN, which must not pass for a small difference.
@@ -123,7 +132,25 @@ def start_of(
         float(np.max(scales)),
         parent.outputs,
         np.concatenate(after) if after else None,
+        share,
     )
+
+
+def _latency_share(before: nn.Module, module: nn.Module, program: Program) -> float:
+    """The time of `module` over that of `before`, in turns, so that both meet the same load.
+
+    The least of `ROUNDS` each: whatever else the machine does only adds to it.
+    """
+    numeric, category = (
+        part[:LATENCY_ROWS] for part in (program.data.numeric, program.data.category)
+    )
+    least = [math.inf, math.inf]
+    for _ in range(ROUNDS):
+        for i, one in enumerate((before, module)):
+            start = time.perf_counter()
+            one(numeric, category).sum().item()
+            least[i] = min(least[i], time.perf_counter() - start)
+    return least[1] / max(least[0], 1e-9)
 
 
 def _module(program: Program, candidate: Candidate, seed: int) -> nn.Module:

@@ -321,7 +321,7 @@ def _finish(
     )
     result = _describe(result, group, position).replace(engine=track.engine)
     if start is not None:
-        result = result.replace(difference=start.difference)
+        result = result.replace(difference=start.difference, latency_share=start.latency_share)
     if not status.usable or track.outputs is None:
         return result
     temperature = plan.scorer.temperature(track.outputs)
