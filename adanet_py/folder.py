@@ -65,6 +65,7 @@ class State:
     _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
     _last: int = field(default=-1, init=False, repr=False, compare=False)  # group with results
     _proposed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _children: bool = field(default=False, init=False, repr=False, compare=False)
 
     @classmethod
     def replayed(cls, events: Iterable[Event]) -> State:
@@ -82,6 +83,7 @@ class State:
             self.groups[group.index] = group
             self.began = time if self.began is None else self.began
             self._proposed.update(c.experiment for c in group.candidates)
+            self._children = self._children or any(c.inherits for c in group.candidates)
         elif kind == "results":
             results = [Result.from_json(r) for r in data["results"]]
             self.results[data["group"]] = results
@@ -142,7 +144,7 @@ class State:
             i for i in sorted(self.groups) if i not in self.results or not _below(i, before)
         ]
         pending = (c for i in open_groups for c in self.groups[i].candidates)
-        return History(tuple(self.finished(before)), tuple(pending), self._proposed)
+        return History(tuple(self.finished(before)), tuple(pending), self._proposed, self._children)
 
     def all_results(self) -> list[Result]:
         """Baselines and networks."""

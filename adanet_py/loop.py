@@ -318,7 +318,8 @@ class Search:
         most = (self.config.candidates or 1 << 30) - self.state.proposed(before)
         left = None if self.counted else self.left()
         for _ in range(PROPOSALS):
-            seen = with_failures(history, self.refused)
+            refused = [c for c in self.refused if not c.inherits]
+            seen = with_failures(history, refused)
             asked = ask(self.controller, self.space, seen, min(MEMBERS, most), rng, self.load)
             candidates = asked.candidates
             if asked.too_large:

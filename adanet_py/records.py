@@ -349,12 +349,14 @@ class History:
     """Every result so far in order, and the candidates proposed but not yet finished.
 
     `proposed` spares a long history from being looked through at every proposal: the experiments of
-    all results, and of nothing that is in neither.
+    all results, and of nothing that is in neither. `children` that is False spares it too: none of
+    them inherits.
     """
 
     results: tuple[Result, ...] = ()
     pending: tuple[Candidate, ...] = ()
     proposed: AbstractSet[str] | None = field(default=None, repr=False, compare=False)
+    children: bool = field(default=True, repr=False, compare=False)  # False: it holds none
 
     @cached_property
     def _of_results(self) -> AbstractSet[str]:
@@ -384,6 +386,8 @@ class History:
         They may lie outside, and their scores are not those of their settings alone. What was
         proposed is known as before.
         """
+        if not self.children:
+            return self
         results = tuple(r for r in self.results if not r.candidate.inherits)
         pending = tuple(c for c in self.pending if not c.inherits)
         if len(results) == len(self.results) and len(pending) == len(self.pending):

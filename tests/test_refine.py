@@ -131,6 +131,7 @@ def test_controllers_of_the_space_see_no_children_but_know_what_was_proposed():
     assert [c.numeric["lr"] for c in seen.pending] == [0.5]
     assert seen.new([PARENT, child_of()]) == []
     assert seen.without_children() is seen
+    assert replace(history, children=False).without_children().results == history.results
 
 
 # ------------------------------------------------------------------ where a child begins
