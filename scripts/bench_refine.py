@@ -52,7 +52,9 @@ COLUMNS = {
     "seed": "of the search and the refinement",
     "metric": "what it was searched by",
     "way": "how the run was refined: moves, train_on, or size",
-    "children": "trained",
+    "budget": "seconds of the refinement, reading the data and saving included",
+    "trained": "seconds that its children were trained",
+    "children": "that came to a usable end",
     "accepted": "of them",
     "gain": "median over parents and moves of the best child's gain, in its standard error",
     "validation": "metric of the best network before",
@@ -110,6 +112,7 @@ def bench(
             children = [r for r in state.finished() if r.candidate.inherits and r.status.usable]
             row = {
                 "table": name, "seed": seed, "metric": metric, "way": way,
+                "budget": more, "trained": sum(r.seconds for r in children),
                 "children": len(children), "accepted": sum(r.accepted is True for r in children),
                 "gain": gain_of(children),
                 "validation": before["validation"], "validation_after": after["validation"],
@@ -235,15 +238,15 @@ def main() -> None:
         if args.add and stem.with_suffix(".csv").exists():
             frame = pd.concat([pd.read_csv(stem.with_suffix(".csv")), frame])
             frame = frame.drop_duplicates(["table", "seed", "way"], keep="last")
-        write(frame, stem, args.time, args.refine)
+        write(frame, stem, args.time)
     print("\n".join(summary(frame)))
 
 
-def write(frame: pd.DataFrame, stem: Path, seconds: float, more: float) -> None:
+def write(frame: pd.DataFrame, stem: Path, seconds: float) -> None:
     """Write the rows as CSV and, with what they say, as Markdown."""
     stem.parent.mkdir(exist_ok=True)
     frame.to_csv(stem.with_suffix(".csv"), index=False)
-    about = f"search {seconds:g} s, each refinement {more:g} s, one worker"
+    about = f"searches of {seconds:g} s, one worker"
     lines = [f"Made by `scripts/bench_refine.py`: {about}.", "", *summary(frame), ""]
     lines += [f"- `{name}`: {text}" for name, text in COLUMNS.items()]
     lines += ["", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
