@@ -23,6 +23,7 @@ from adanet_py.ensembling import COLUMNS as ENSEMBLE_COLUMNS
 from adanet_py.fronts import HYPERVOLUME_COLUMNS, PARETO_COLUMNS
 from adanet_py.leaderboard import COLUMNS, CURVE_COLUMNS
 from adanet_py.listing import REGISTRIES
+from adanet_py.refine import MOVES
 from adanet_py.reward import MEASURES
 from adanet_py.space import load_space
 from adanet_py.subnetworks.options import SELECTIONS, VARIANTS
@@ -222,6 +223,11 @@ def test_the_losses_are_those_of_the_program():
 def test_the_measures_of_complexity_are_those_of_the_program():
     described = [(ticked(name)[0], text) for name, text in rows_after("| `--complexity` | compl")]
     assert described == [(name, measure.summary) for name, measure in MEASURES.items()]
+
+
+def test_the_moves_are_those_of_the_program():
+    described = {ticked(name)[0]: text for name, text in rows_after("| move | children |")}
+    assert described == {name: move.summary for name, move in MOVES.items()}
 
 
 def test_the_selections_and_variants_of_adanet_are_those_of_the_program():
