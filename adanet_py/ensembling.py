@@ -24,6 +24,8 @@ from adanet_py.calibration import fold_of
 from adanet_py.ensemble.complexity import COMPLEXITIES
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
 from adanet_py.ensemble.growth import STRATEGIES, Ensemble, Member, Setting
+from adanet_py.ensemble.links import Link
+from adanet_py.ensemble.losses import OTHERS, Convex
 from adanet_py.ensemble.objective import KINDS, Kind
 from adanet_py.ensemble.pool import Pool, read_pool
 from adanet_py.ensemble.weights import Floats, Weights
@@ -125,10 +127,14 @@ class Grown:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part of the data, encoded: `y` [n] or [n, T], `weight` [n] or None."""
+    """Rows of one part of the data, encoded: `y` [n] or [n, T], `weight` [n] or None.
+
+    `offset` [n] are log exposures, or None.
+    """
 
     y: np.ndarray
     weight: Floats | None
+    offset: Floats | None = None
 
     def taken(self, at: np.ndarray) -> Rows:
         """Some of them."""
@@ -139,7 +145,8 @@ class Rows:
 class HeldOut:
     """The rows that networks were not trained on, and how outputs on them are scored.
 
-    `mean` and `scale` undo the standardisation of a regression target; `loss` is the run's.
+    `mean` and `scale` undo the standardisation of a regression target; `loss` is the run's, with
+    its `quantile` and the `target_ratio` of the data.
     """
 
     task: str
@@ -149,6 +156,38 @@ class HeldOut:
     scale: Any
     validation: Rows
     audit: Rows
+    quantile: float = 0.5
+    target_ratio: tuple[float, ...] = ()
+
+    @property
+    def link(self) -> Link:
+        """Between standardised values and what is combined."""
+        return Link.of(self.loss, self.target_ratio)
+
+    @property
+    def phi(self) -> Convex | None:
+        """The loss weights are fitted by; None: that of the task."""
+        if self.loss not in OTHERS:
+            return None
+        return OTHERS[self.loss](self.quantile, self.target_ratio)
+
+    def fitted(self) -> Rows:
+        """The validation rows as weights are fitted on them: without exposure.
+
+        The Poisson deviance of a count y with the mean e m is e times that of y / e with m, the
+        Gamma deviance is the same: exposures e divide the target and, for counts, weigh the rows.
+        """
+        rows = self.validation
+        if rows.offset is None:
+            return rows
+        exposure, ratio = np.exp(rows.offset), np.asarray(self.target_ratio)
+        y = np.asarray(rows.y, np.float64)
+        each = exposure.reshape(-1, *[1] * (y.ndim - 1))
+        weight = np.ones(len(y)) if rows.weight is None else rows.weight
+        return Rows(
+            ratio * ((1.0 + y / ratio) / each - 1.0),
+            weight * exposure if self.loss == "poisson" else weight,
+        )
 
     @classmethod
     def of(cls, prepared: Prepared) -> HeldOut:
@@ -157,20 +196,25 @@ class HeldOut:
 
         def rows(at: np.ndarray) -> Rows:
             weight = None if source.weight is None else np.asarray(source.weight[at], np.float64)
-            return Rows(np.asarray(source.y[at]), weight)
+            exposure = source.exposure
+            offset = None if exposure is None else np.log(np.asarray(exposure[at], np.float64))
+            return Rows(np.asarray(source.y[at]), weight, offset)
 
-        mean, scale = prepared.target_scale
+        (mean, scale), spec = prepared.target_scale, source.spec
         parts = rows(np.concatenate(split.valid)), rows(split.audit)
-        return cls(prepared.task, prepared.metric, source.spec.loss, mean, scale, *parts)
+        known = (spec.loss, mean, scale, *parts, spec.quantile, spec.target_ratio)
+        return cls(prepared.task, prepared.metric, *known)
 
     def save(self, folder: Path) -> None:
         """Keep them in the run's folder, for when its data are gone."""
         arrays: dict[str, Any] = {}
         for name, rows in (("validation", self.validation), ("audit", self.audit)):
             arrays[f"{name}_y"] = rows.y
-            if rows.weight is not None:
-                arrays[f"{name}_weight"] = rows.weight
-        about = {k: getattr(self, k) for k in ("task", "metric", "loss", "mean", "scale")}
+            for part in ("weight", "offset"):
+                if getattr(rows, part) is not None:
+                    arrays[f"{name}_{part}"] = getattr(rows, part)
+        known = ("task", "metric", "loss", "mean", "scale", "quantile", "target_ratio")
+        about = {k: getattr(self, k) for k in known}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, about=np.array(json.dumps(about)), **arrays)
         write_atomic(folder / HELD_OUT, buffer.getvalue())
@@ -185,19 +229,27 @@ class HeldOut:
             )
         with np.load(folder / HELD_OUT, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
+            if "quantile" not in about and about["loss"] in OTHERS:
+                raise RunError(
+                    f"{folder} is of an earlier version, which kept too little for ensembles by the "
+                    f"loss {about['loss']}. Search again."
+                )
+            about["target_ratio"] = tuple(about.get("target_ratio", ()))
             parts = [
-                Rows(stored[f"{n}_y"], stored.get(f"{n}_weight")) for n in ("validation", "audit")
+                Rows(stored[f"{n}_y"], stored.get(f"{n}_weight"), stored.get(f"{n}_offset"))
+                for n in ("validation", "audit")
             ]
         return cls(**about, validation=parts[0], audit=parts[1])
 
 
 def why_none(held: HeldOut) -> str:
     """Why the networks of a run cannot be weighed, a sentence; empty where they can."""
-    if held.loss in ("auto", default_loss(held.task).name, *_NEAR):
+    if held.loss in ("auto", default_loss(held.task).name, *_NEAR, *OTHERS):
         return ""
+    known = ", ".join(OTHERS)
     return (
         f"No ensemble: the run is trained with the loss {held.loss}, and mixture weights are "
-        "fitted for cross entropy and the squared error only."
+        f"fitted for cross entropy, the squared error, {known} only."
     )
 
 
@@ -219,7 +271,8 @@ def grow_ensemble(
     pool = read_pool(folder, joining, COMPLEXITIES[options.complexity].measure, unit)
     if len(pool.members) < 2:
         return None
-    setting = make_setting(held.task, held.validation, options)
+    pool = _raw(pool, held)
+    setting = make_setting(held.task, held.fitted(), options, held.phi)
     build = ENSEMBLERS[options.ensembler].build
     began, given = time.monotonic(), left()
     until = began + given / 3.0
@@ -261,8 +314,18 @@ def _scores_of(result: Result) -> Scores:
     return Scores(found.get("validation", math.nan), found.get("audit", math.nan))
 
 
-def make_setting(task: str, rows: Rows, options: Options) -> Setting:
-    """The penalty in units of the loss of the best constant, and less for many rows."""
+def _raw(pool: Pool, held: HeldOut) -> Pool:
+    """The pool with what is combined in the place of standardised values."""
+    link, valid, audit = held.link, held.validation.offset, held.audit.offset
+    members = tuple(replace(m, outputs=link.raw(m.outputs, valid)) for m in pool.members)
+    return replace(pool, members=members, audit=link.raw(pool.audit, audit))
+
+
+def make_setting(task: str, rows: Rows, options: Options, phi: Convex | None = None) -> Setting:
+    """The penalty in units of the loss of the best constant, and less for many rows.
+
+    `phi` is the loss where it is not that of the task.
+    """
     setting = Setting(
         task,
         rows.y,
@@ -271,6 +334,7 @@ def make_setting(task: str, rows: Rows, options: Options) -> Setting:
         bias=options.bias,
         strategy=options.strategy,
         most=options.most,
+        phi=phi,
     )
     width = _outputs_of(task, rows)
     nothing = replace(setting, bias=True).fit([Member("", np.zeros((len(rows.y), width)), 0, 0.0)])
@@ -348,7 +412,8 @@ class _Judge:
         held, y = self.held, rows.y
         if is_regression(held.task):
             y = in_own_unit(y, held.mean, held.scale)
-        found = predictions(held.task, z, 1.0, held.mean, held.scale)
+        values = held.link.values(z, rows.offset)
+        found = predictions(held.task, values, 1.0, held.mean, held.scale)
         return score(get_metric(held.metric), y, found, rows.weight)
 
 

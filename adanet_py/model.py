@@ -26,6 +26,7 @@ from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
 from adanet_py.data.targets import AnyTarget, all_numbers, encode, from_json, names_from_json
+from adanet_py.ensemble.links import Link
 from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.journal import write_atomic
@@ -212,11 +213,13 @@ class Model:
         """Probabilities or values of rows that are read already, see `features`."""
         if self.weights is None:
             return self._predict(self.members[0], features)
-        raw = [self.member_outputs(m, features) for m in self.members]
-        return self.finish(self.weights.combine(np.stack(raw)), 1.0)
+        link, exposure = Link.of_spec(self.spec), features.get("exposure")
+        offset = None if exposure is None else np.log(exposure.astype(np.float64))
+        raw = [link.raw(self.member_outputs(m, features), offset) for m in self.members]
+        return self.finish(link.values(self.weights.combine(np.stack(raw)), offset), 1.0)
 
     def member_outputs(self, member: Member, features: Features) -> np.ndarray:
-        """What mixture weights multiply [N, n_outputs]: logits, or standardised values."""
+        """Outputs of a member [N, n_outputs]: logits, or standardised values."""
         if member.kind != "network":
             found = predict_member(member.arrays, features, self.task)
             return as_outputs(self.task, found, self.target.mean, self.target.scale)

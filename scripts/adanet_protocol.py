@@ -45,7 +45,7 @@ class Size:
     folds: int = 10
     settings: int = 8
     rounds: int = 5
-    table_rows: int = 3000
+    table_rows: int = 2000
     seeds: int = 10
 
 
@@ -238,7 +238,7 @@ def run_tutorial(data: Path, size: Size) -> list[dict[str, Any]]:
     name = "median_house_value"
     frame[name] = np.log1p(frame[name])
     alone = GrowthOptions(
-        rounds=3, first=0, widths=(64,), learning_rates=(3e-3,), epochs=20, batch_size=32,
+        rounds=3, first=0, widths=(64,), learning_rates=(3e-3,), epochs=20, batch_size=128,
         goal="alone", lambda_=0.0, beta=0.0, bias=True,
     )  # fmt: skip
     ways = {

@@ -21,6 +21,10 @@ def adanet(
     ] = None,
     task: Annotated[str, typer.Option(metavar="TASK", help="As of search.")] = "auto",
     metric: Annotated[str | None, typer.Option(metavar="NAME", help="What is shown.")] = None,
+    loss: Annotated[str, typer.Option(metavar="NAME", help="Phi; see: list losses.")] = "auto",
+    quantile: Annotated[
+        float | None, typer.Option(metavar="Q", help="Predict this quantile, 0.9 say.")
+    ] = None,
     time: Annotated[
         str | None, typer.Option(metavar="TIME", help="Budget, all included: 90s, 10m.")
     ] = None,
@@ -97,8 +101,8 @@ def adanet(
     targets = tuple(part for text in target or () for part in text.split(","))
     found = grow_table(
         data, target=targets[0] if len(targets) == 1 else targets or None, options=options,
-        task=task, metric=metric, split=split, weight=weight, drop=tuple(drop or ()), time=time,
-        seed=seed, device=device, on_round=on_round,
+        task=task, metric=metric, loss=loss, quantile=quantile, split=split, weight=weight,
+        drop=tuple(drop or ()), time=time, seed=seed, device=device, on_round=on_round,
         on_note=(lambda note: None) if quiet else (lambda note: say(f"note: {note}")),
     )  # fmt: skip
     path = found.save(new_folder() if out is None else out)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from adanet_py.ensemble.growth import Ensemble, Member, Setting, grow
-from adanet_py.ensemble.losses import LOSSES
 from adanet_py.ensemble.objective import row_shares
 from adanet_py.ensemble.weights import Weights
 
@@ -38,7 +37,7 @@ def greedy(setting: Setting, pool: Sequence[Member]) -> Ensemble:
     same one again if need be; the best mean on the way is kept. A weight is how often its member
     was drawn.
     """
-    loss = LOSSES[setting.task]
+    loss = setting.loss
     outputs = np.stack([m.outputs for m in pool]).astype(np.float64)
     share = row_shares(len(setting.y), setting.weight)
     total, counts = np.zeros(outputs.shape[1:]), np.zeros(len(pool))

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from adanet_py.ensemble.losses import LOSSES, Floats, Parts
+from adanet_py.ensemble.kinked import best_on_lines
+from adanet_py.ensemble.losses import LOSSES, Convex, Floats, Parts
 from adanet_py.ensemble.objective import Kind, Objective, minimise, row_shares
 from adanet_py.ensemble.weights import Weights
 
@@ -75,7 +76,8 @@ class Ensemble:
 class Setting:
     """What an ensemble is grown for: the task, its rows and the penalty.
 
-    `y` and `weight` are of the rows of the members' outputs. Gamma_j = lambda_ r_j + beta. `most`
+    `y` and `weight` are of the rows of the members' outputs. Gamma_j = lambda_ r_j + beta. `phi` is
+    the loss where it is not that of the task. `most`
     bounds the members, and so the rounds; no round begins once `late()`.
     """
 
@@ -88,7 +90,13 @@ class Setting:
     bias: bool = False
     strategy: str = "grow"
     most: int = 16
+    phi: Convex | None = None
     late: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
+
+    @property
+    def loss(self) -> Convex:
+        """Phi."""
+        return self.phi or LOSSES[self.task]
 
     def gamma(self, members: Sequence[Member]) -> Floats:
         """The penalty of each member's weights [k]."""
@@ -98,7 +106,8 @@ class Setting:
         """F over these members."""
         outputs = np.stack([m.outputs for m in members]).astype(np.float64)
         gamma = self.gamma(members)
-        return Objective(outputs, self.y, self.task, gamma, self.weight, self.kind, self.bias)
+        of = (outputs, self.y, self.task, gamma, self.weight, self.kind, self.bias, self.phi)
+        return Objective(*of)
 
     def fit(self, members: Sequence[Member], known: Weights | None = None) -> Ensemble:
         """These members with the weights of the least F; those of weight 0 are left out.
@@ -212,6 +221,8 @@ def best_weights(
     F(u) = sum_i share_i Phi(y_i, z_i + u h(x_i)) + gamma |u|, by Newton steps with a soft
     threshold, all members side by side.
     """
+    if setting.loss.level is not None:
+        return _best_by_points(setting, z, outputs, gamma, share)
     u = np.zeros(len(outputs))
     line = _along(setting, np.asarray(z), outputs, share)
     live = np.arange(len(outputs))
@@ -247,7 +258,7 @@ _Line = Callable[[npt.NDArray[np.intp], Floats], tuple[Floats, Floats, Floats]]
 
 def _along(setting: Setting, z: Floats, outputs: Floats, share: Floats) -> _Line:
     """The loss of z + u h for each h of `outputs` [k, n, C], as a function of u."""
-    loss, y = LOSSES[setting.task], setting.y
+    loss, y = setting.loss, setting.y
     if loss.coupled:
         return _along_softmax(z, outputs, y.astype(np.int64), share)
 
@@ -285,6 +296,18 @@ def _along_softmax(z: Floats, outputs: Floats, y: npt.NDArray[np.int64], share: 
         return found @ share, (mean - picked[at]) @ share, np.maximum(bend, 1e-12)
 
     return line
+
+
+def _best_by_points(
+    setting: Setting, z: Floats, outputs: Floats, gamma: Floats, share: Floats
+) -> tuple[Floats, Floats]:
+    """The same for a loss linear on both sides of the target."""
+    loss, k = setting.loss, len(outputs)
+    assert loss.level is not None
+    apart = (np.asarray(setting.y, np.float64).reshape(len(z), -1) - z).reshape(-1)
+    each = np.repeat(share * loss.unit / z.shape[1], z.shape[1])
+    u = best_on_lines(apart, outputs.reshape(k, -1), each, gamma, loss.level)
+    return u, loss.rows(z + u[:, None, None] * outputs, setting.y) @ share
 
 
 def _slopes(parts: Parts, outputs: Floats, share: Floats, coupled: bool) -> tuple[Floats, Floats]:

@@ -6,11 +6,14 @@ weights: z is linear in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from adanet_py.training.losses.regression import HIGHEST, LEAST
 
 Floats = npt.NDArray[np.float64]
 Target = npt.NDArray[np.generic]
@@ -28,11 +31,15 @@ class Convex(NamedTuple):
     """A loss of z [..., n, C] and the target [n] or [n, T]: `parts(z, y)`, and `rows(z, y)` alone.
 
     `coupled`: whether the Hessian of a row is diag(p) - p p^T with p the curvature, else diag(p).
+    `level` is that of a loss linear on both sides of the target, which has no curvature: `unit`
+    times max(level e, (level - 1) e) of e = y - z, the mean over the columns.
     """
 
     parts: Callable[[Floats, Target], Parts]
     rows: Callable[[Floats, Target], Floats]
     coupled: bool = False
+    level: float | None = None
+    unit: float = 1.0
 
 
 def _codes(z: Floats, y: Target) -> npt.NDArray[np.int64]:
@@ -88,6 +95,57 @@ def _squared_parts(z: Floats, y: Target) -> Parts:
     return Parts(rows, 2.0 / count * apart, np.full(z.shape, 2.0 / count))
 
 
+def _exp(z: Floats) -> tuple[Floats, Floats, Floats]:
+    """exp z, from `HIGHEST` on its tangent there, with its two derivatives."""
+    top = np.exp(np.minimum(z, HIGHEST))
+    return top * (1.0 + np.maximum(z - HIGHEST, 0.0)), top, np.where(z < HIGHEST, top, 0.0)
+
+
+def _in_means(y: Target, ratio: Floats, least: float) -> Floats:
+    """Standardised targets in units of their means: u = 1 + y / r."""
+    return np.maximum(1.0 + _columns(y) / ratio, least)
+
+
+def _poisson_parts(z: Floats, y: Target, ratio: Floats) -> Parts:
+    """2 (u log u - u z - u + exp z), the mean over the columns; z are logs of means."""
+    u, count = _in_means(y, ratio, 0.0), z.shape[-1]
+    mean, slope, bend = _exp(z)
+    own = u * np.log(np.where(u > 0.0, u, 1.0)) - u
+    rows = 2.0 * (own - u * z + mean).mean(axis=-1)
+    return Parts(rows, 2.0 / count * (slope - u), 2.0 / count * bend)
+
+
+def _gamma_parts(z: Floats, y: Target, ratio: Floats) -> Parts:
+    """2 (z - log u + u exp(-z) - 1), the mean over the columns; z are logs of means."""
+    u, count = _in_means(y, ratio, LEAST), z.shape[-1]
+    inverse, slope, bend = _exp(-z)
+    rows = 2.0 * (z - np.log(u) + u * inverse - 1.0).mean(axis=-1)
+    return Parts(rows, 2.0 / count * (1.0 - u * slope), 2.0 / count * u * bend)
+
+
+def _pinball(z: Floats, y: Target, level: float, unit: float) -> Floats:
+    """unit max(q e, (q - 1) e), e = y - z, the mean over the columns."""
+    apart = _columns(y) - z
+    return np.asarray(unit * np.maximum(level * apart, (level - 1.0) * apart).mean(axis=-1))
+
+
+def _pinball_parts(z: Floats, y: Target, level: float, unit: float) -> Parts:
+    apart, count = _columns(y) - z, z.shape[-1]
+    slope = np.where(apart > 0.0, -level, 1.0 - level) * (apart != 0.0)
+    rows = _pinball(z, y, level, unit)
+    return Parts(rows, unit / count * slope, np.zeros(z.shape))
+
+
+def _smooth(parts: Callable[[Floats, Target, Floats], Parts], ratio: Sequence[float]) -> Convex:
+    own = partial(parts, ratio=np.asarray(ratio, np.float64))
+    return Convex(own, lambda z, y: own(z, y).rows)
+
+
+def _kinked(level: float, unit: float) -> Convex:
+    how = {"level": level, "unit": unit}
+    return Convex(partial(_pinball_parts, **how), partial(_pinball, **how), level=level, unit=unit)
+
+
 SOFTMAX = Convex(_cross_entropy_parts, _cross_entropy, coupled=True)
 LOGISTIC = Convex(_logistic_parts, _logistic)
 SQUARED = Convex(_squared_parts, _squared)
@@ -99,3 +157,12 @@ LOSSES: dict[str, Convex] = {
     "regression": SQUARED,
     "multioutput": SQUARED,
 }
+
+# Losses beside those of the tasks: of the quantile level and mean / scale of every target.
+OTHERS: dict[str, Callable[[float, Sequence[float]], Convex]] = {
+    "mean_absolute": lambda level, ratio: _kinked(0.5, 2.0),
+    "quantile": lambda level, ratio: _kinked(level, 1.0),
+    "poisson": lambda level, ratio: _smooth(_poisson_parts, ratio),
+    "gamma": lambda level, ratio: _smooth(_gamma_parts, ratio),
+}
+LOG_LINK = ("poisson", "gamma")  # outputs are logs of means

@@ -10,7 +10,8 @@ the bias b. w_j is a number, one number per output, or a matrix from outputs to 
 up the sizes of all its entries. F is convex, so its minimum is found, not approached: proximal
 Newton steps (Lee, Sun & Saunders 2014), each solved by coordinate descent, in which weights become
 exactly zero; or where there are too many weights for a Hessian, an accelerated proximal gradient
-(Beck & Teboulle 2009) with restarts (O'Donoghue & Candes 2015).
+(Beck & Teboulle 2009) with restarts (O'Donoghue & Candes 2015); for the losses that are linear on
+both sides of the target a linear program (see kinked.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from adanet_py.ensemble.kinked import quantile_fit
 from adanet_py.ensemble.losses import LOSSES, Convex, Floats, Parts
 from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import ConfigError, check_known
@@ -41,7 +43,7 @@ class Objective:
     """F for given members.
 
     `outputs` [k, n, C] float64, `y` encoded as the task has it ([n] or [n, T]), `gamma` [k],
-    `weight` [n] or None for equal rows.
+    `weight` [n] or None for equal rows. `phi` is the loss where it is not that of the task.
     """
 
     outputs: Floats
@@ -51,6 +53,7 @@ class Objective:
     weight: Floats | None = None
     kind: Kind = "scalar"
     bias: bool = False
+    phi: Convex | None = None
     share: Floats = field(init=False, repr=False)  # of each row [n]
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class Objective:
     @property
     def loss(self) -> Convex:
         """Phi."""
-        return LOSSES[self.task]
+        return self.phi or LOSSES[self.task]
 
     def start(self) -> Weights:
         """No member has a weight."""
@@ -176,12 +179,29 @@ def minimise(objective: Objective, start: Weights | None = None) -> Weights:
     The optimality conditions hold to `TOLERANCE`, or to rounding where F is too flat for that.
     """
     flat, begin = _flatten(objective), start or objective.start()
+    if objective.loss.level is not None:
+        v = _linear_program(flat, objective.loss.level)
+        own = begin.mixture.size
+        bias = v[own:] if objective.bias else begin.bias
+        return Weights(v[:own].reshape(begin.mixture.shape), bias)
     v = begin.mixture.reshape(-1)
     v = np.append(v, begin.bias) if objective.bias else v.copy()
     v = _newton(flat, v) if len(v) <= _NEWTON else _accelerated(flat, v)
     own = begin.mixture.size
     bias = v[own:] if objective.bias else begin.bias
     return Weights(v[:own].reshape(begin.mixture.shape), bias)
+
+
+def _linear_program(flat: _Flat, level: float) -> Floats:
+    """The minimum where the loss is linear on both sides of the target."""
+    o = flat.objective
+    y = np.asarray(o.y, np.float64).reshape(len(o.y), -1)
+    rows = np.zeros((len(flat.columns), len(y), len(flat.penalty)))
+    for c, (x, at) in enumerate(zip(flat.columns, flat.places, strict=True)):
+        rows[c][:, at] = x
+    each = np.tile(o.share * o.loss.unit / len(rows), len(rows))
+    flattened = rows.reshape(-1, rows.shape[2])
+    return quantile_fit(flattened, y.T.reshape(-1), each, flat.penalty, level)
 
 
 def _newton(flat: _Flat, v: Floats) -> Floats:

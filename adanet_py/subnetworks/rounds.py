@@ -25,7 +25,7 @@ from torch import Tensor
 
 from adanet_py.architectures.layers import Linear
 from adanet_py.ensemble.growth import LEAST_FALL, Ensemble, Member, Setting, nothing, weigh
-from adanet_py.ensemble.losses import LOSSES
+from adanet_py.ensemble.losses import OTHERS
 from adanet_py.ensemble.objective import minimise, row_shares
 from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import DataError
@@ -140,9 +140,11 @@ class Growing:
             raise DataError("An AdaNet needs rows to be fitted on, found none.")
         options, spec = task.options, problem.spec
         weight = None if problem.weight is None else problem.weight[task.fit].astype(np.float64)
+        phi = OTHERS.get(spec.loss)
         setting = Setting(
-            spec.task, problem.y[task.fit], weight, kind=options.kind, bias=options.bias
-        )
+            spec.task, problem.y[task.fit], weight, kind=options.kind, bias=options.bias,
+            phi=None if phi is None else phi(spec.quantile, spec.target_ratio),
+        )  # fmt: skip
         unit = nothing(replace(setting, bias=True), spec.n_outputs).value
         setting = replace(
             setting, lambda_=options.lambda_ * unit, beta=options.beta * unit, most=options.rounds
@@ -162,7 +164,7 @@ class Growing:
         """The mean loss on the held-out rows of f on all rows [n, C]."""
         held = self.task.held
         weight = None if self.problem.weight is None else self.problem.weight[held]
-        rows = LOSSES[self.problem.spec.task].rows(z[self.fitted :], self.problem.y[held])
+        rows = self.setting.loss.rows(z[self.fitted :], self.problem.y[held])
         return float(row_shares(len(held), weight) @ rows)
 
     def requests(self, number: int) -> list[Request]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from adanet_py.config import SearchConfig, parse_time
+from adanet_py.ensemble.links import Link
+from adanet_py.ensemble.losses import OTHERS
 from adanet_py.ensemble.objective import minimise
 from adanet_py.errors import ConfigError, RunError
 from adanet_py.export import TOLERANCE
@@ -119,6 +121,8 @@ def grow_table(
     options: GrowthOptions | None = None,
     task: str = "auto",
     metric: str | None = None,
+    loss: str = "auto",
+    quantile: float | None = None,
     split: str | os.PathLike[str] | None = None,
     group: str | None = None,
     time_column: str | None = None,
@@ -140,14 +144,15 @@ def grow_table(
     budget = math.inf if time is None else parse_time(time)
     end = began + budget - min(3.0, _KEPT * budget) if math.isfinite(budget) else math.inf
     config = SearchConfig(
-        target=target, task=task, metric=metric, split=split, group=group, weight=weight,
-        time_column=time_column, drop=drop, folds=1, seed=seed, candidates=1,
+        target=target, task=task, metric=metric, loss=loss, quantile=quantile, split=split,
+        group=group, weight=weight, time_column=time_column, drop=drop, folds=1, seed=seed,
+        candidates=1,
     )  # fmt: skip
     found = read(config, data if y is None else (data, y))
-    if found.objective.loss != default_loss(found.task).name:
+    if found.objective.loss not in (default_loss(found.task).name, *OTHERS):
         raise ConfigError(
-            f"--metric {found.objective.metric.name}: expected one that goes with cross entropy or "
-            f"the squared error, found one for the loss {found.objective.loss}."
+            f"Expected a loss that is convex in the outputs ({default_loss(found.task).name}, "
+            f"{', '.join(OTHERS)}), found {found.objective.loss}. Use another --loss or --metric."
         )
     with tempfile.TemporaryDirectory(prefix="adanet_py-") as scratch:
         prepared = prepare(found, Path(scratch))
@@ -195,7 +200,7 @@ def _scores(growing: Growing, prepared: Prepared) -> tuple[dict[str, float], dic
     split, task = prepared.split, prepared.task
     parts = {"train": split.train[0], "validation": split.valid[0], "audit": split.audit}
     y, weight = growing.problem.y, growing.problem.weight
-    mean, scale = prepared.target_scale
+    (mean, scale), link = prepared.target_scale, Link.of_spec(prepared.source.spec)
     alone = growing.setting.objective(growing.members[:1])
     first = minimise(alone)
     module, _ = growing.network()
@@ -211,7 +216,7 @@ def _scores(growing: Growing, prepared: Prepared) -> tuple[dict[str, float], dic
         if is_regression(task):
             truth = in_own_unit(truth, mean, scale)
         each = None if weight is None else np.asarray(weight[rows], np.float64)
-        found = predictions(task, z, 1.0, mean, scale)
+        found = predictions(task, link.values(z), 1.0, mean, scale)
         return score(get_metric(prepared.metric), truth, found, each)
 
     return (
@@ -267,7 +272,8 @@ def _difference(model: Model, grown: Grown) -> float:
     growing = grown.growing
     rows = probe_rows(grown.prepared.split)
     known = {int(r): i for i, r in enumerate(growing.rows)}
-    expected = growing.combined()[[known[int(r)] for r in rows]]
+    link = Link.of_spec(grown.prepared.source.spec)
+    expected = link.values(growing.combined()[[known[int(r)] for r in rows]])
     features = {
         growing.options.scaling: np.array(growing.problem.numeric[rows], np.float32),
         "category": np.array(growing.problem.category[rows]),

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _VALUES = ("regression", "multioutput")
 # Means between 1e-6 and 5e8 times the average; beyond, exp goes on as its tangent, so that a wild
 # step has a large but finite loss and a way back, and a prediction stays above 0 in float32.
-_HIGHEST = 20.0
-_LOWEST = math.log(1e-6)
-_LEAST = 1e-6  # of the mean; what is below (rounding, for the target is above 0) counts as this
+HIGHEST = 20.0
+LOWEST = math.log(1e-6)
+LEAST = 1e-6  # of the mean; what is below (rounding, for the target is above 0) counts as this
 
 
 def mean_squared_error(outputs: Tensor, target: Tensor, hp: Mapping[str, Tensor]) -> Tensor:
@@ -81,19 +81,19 @@ def gamma(
 
     McCullagh & Nelder 1989, Generalized linear models, section 2.3.
     """
-    u = _in_means(target, target_ratio).clamp(min=_LEAST)
+    u = _in_means(target, target_ratio).clamp(min=LEAST)
     return (2.0 * (outputs - u.log() + u * _exp(-outputs) - 1.0)).mean((-2, -1))
 
 
 def exp_link(outputs: Tensor, *, target_ratio: Sequence[float]) -> Tensor:
     """Logs of means as standardised values: r (exp z - 1)."""
     ratio = _ratio(target_ratio, outputs)
-    return ratio * (_exp(outputs.clamp(min=_LOWEST)) - 1.0)
+    return ratio * (_exp(outputs.clamp(min=LOWEST)) - 1.0)
 
 
 def _exp(z: Tensor) -> Tensor:
-    """exp z, from `_HIGHEST` on its tangent there."""
-    return z.clamp(max=_HIGHEST).exp() * (1.0 + (z - _HIGHEST).clamp(min=0.0))
+    """exp z, from `HIGHEST` on its tangent there."""
+    return z.clamp(max=HIGHEST).exp() * (1.0 + (z - HIGHEST).clamp(min=0.0))
 
 
 def _in_means(target: Tensor, target_ratio: Sequence[float]) -> Tensor:
