@@ -231,8 +231,8 @@ class HeldOut:
             about = json.loads(str(stored["about"]))
             if "quantile" not in about and about["loss"] in OTHERS:
                 raise RunError(
-                    f"{folder} is of an earlier version, which kept too little for ensembles by the "
-                    f"loss {about['loss']}. Search again."
+                    f"{folder} is of an earlier version, which kept too little for ensembles by "
+                    f"the loss {about['loss']}. Search again."
                 )
             about["target_ratio"] = tuple(about.get("target_ratio", ()))
             parts = [
