@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.baselines import one_fold, predict_member
+from adanet_py.ensemble.links import Link
 from adanet_py.ensembling import Grown, Options, Scores
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.export import probe
@@ -137,7 +138,10 @@ def teach(model: Model, features: Mapping[str, np.ndarray], fold: int) -> np.nda
         else:
             said = predict_member(one_fold(member.arrays, fold), features, model.task)
             found.append(as_outputs(model.task, said, model.target.mean, model.target.scale))
-    return found[0] if model.weights is None else model.weights.combine(np.stack(found))
+    if model.weights is None:
+        return found[0]
+    link = Link.of_spec(model.spec)
+    return link.values(model.weights.combine(np.stack([link.raw(each) for each in found])))
 
 
 def trust(task: str, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:

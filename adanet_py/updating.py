@@ -85,6 +85,11 @@ def update(
     held = HeldOut.load(folder)
     if why := why_none(held):
         raise RunError(why)
+    if held.phi is not None:
+        raise RunError(
+            f"Expected a run by cross entropy or the squared error, found one by {held.loss}, whose "
+            "weights `update` cannot refit. Search on all rows again."
+        )
     model = load(folder)
     networks = [r for r in ranked(state.finished()) if r.stands]
     if not networks:
