@@ -87,8 +87,8 @@ def update(
         raise RunError(why)
     if held.phi is not None:
         raise RunError(
-            f"Expected a run by cross entropy or the squared error, found one by {held.loss}, whose "
-            "weights `update` cannot refit. Search on all rows again."
+            f"Expected a run by cross entropy or the squared error, found one by {held.loss}, "
+            "whose weights `update` cannot refit. Search on all rows again."
         )
     model = load(folder)
     networks = [r for r in ranked(state.finished()) if r.stands]

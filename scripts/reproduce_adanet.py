@@ -216,9 +216,9 @@ def write(rows: pd.DataFrame, stem: Path) -> None:
     stem.parent.mkdir(exist_ok=True)
     rows.to_csv(stem.with_suffix(".csv"), index=False)
     about = (
-        f"Made by `python scripts/reproduce_adanet.py` (the last part by `{command(__file__)}`) on "
-        f"one core ({platform.machine()}). Rows are a part of what there is, as said, so that all "
-        "ends in half an hour."
+        f"Made in parts (`--part`, `--pair`, `--setting`), the last by `{command(__file__)}`, on "
+        f"one core ({platform.machine()}) that other programs shared. Rows are a part of what "
+        "there is, so that all ends in half an hour."
     )
     text = "\n".join(["# AdaNet against its rivals", "", about, "", *report(rows)])
     stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")

@@ -145,11 +145,11 @@ def test_a_run_that_has_no_rows_or_no_end_is_refused(run, tmp_path):
 def test_other_losses_get_no_ensemble(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(saving, "start_check", check_here)
     frame = table(rows=200).assign(target=np.arange(200) % 7 / 2.0)
-    options = SEARCH | {"candidates": 2, "loss": "mean_absolute"}
+    options = SEARCH | {"candidates": 2, "loss": "huber"}
     found = adanet_py.search(frame, folds=1, out=tmp_path / "run", **options)
     assert found.summary["ensemble"] is None
     said = capsys.readouterr().err
-    assert "No ensemble: the run is trained with the loss mean_absolute" in said
+    assert "No ensemble: the run is trained with the loss huber" in said
 
 
 @pytest.mark.parametrize("given", [{"ensemble": "none"}, {"choose": "simplest"}])

@@ -60,7 +60,7 @@ def _frisch_newton(rows: Floats, target: Floats, level: float) -> Floats:
     1 - a, z and w their multipliers and -y the coefficients.
     """
     n = len(target)
-    x = np.full(n, 1.0 - level)
+    x: Floats = np.full(n, 1.0 - level)
     s = 1.0 - x
     y = -np.linalg.lstsq(rows, target, rcond=None)[0]
     bound = rows.T @ x
@@ -98,7 +98,7 @@ def _frisch_newton(rows: Floats, target: Floats, level: float) -> Floats:
             primal, dual = _far(x, dx, s), min(_room(z, dz), _room(w, dw))
         x, s = x + primal * dx, s - primal * dx
         y, z, w = y + dual * dy, z + dual * dz, w + dual * dw
-    return -y
+    return np.asarray(-y, np.float64)
 
 
 def _room(value: Floats, step: Floats) -> float:

@@ -7,7 +7,6 @@ weights: z is linear in them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -137,13 +136,17 @@ def _pinball_parts(z: Floats, y: Target, level: float, unit: float) -> Parts:
 
 
 def _smooth(parts: Callable[[Floats, Target, Floats], Parts], ratio: Sequence[float]) -> Convex:
-    own = partial(parts, ratio=np.asarray(ratio, np.float64))
-    return Convex(own, lambda z, y: own(z, y).rows)
+    r = np.asarray(ratio, np.float64)
+    return Convex(lambda z, y: parts(z, y, r), lambda z, y: parts(z, y, r).rows)
 
 
 def _kinked(level: float, unit: float) -> Convex:
-    how = {"level": level, "unit": unit}
-    return Convex(partial(_pinball_parts, **how), partial(_pinball, **how), level=level, unit=unit)
+    return Convex(
+        lambda z, y: _pinball_parts(z, y, level, unit),
+        lambda z, y: _pinball(z, y, level, unit),
+        level=level,
+        unit=unit,
+    )
 
 
 SOFTMAX = Convex(_cross_entropy_parts, _cross_entropy, coupled=True)
