@@ -372,6 +372,17 @@ def test_a_model_of_a_table_is_saved_and_predicts_what_was_weighed(task, tmp_pat
     assert math.isfinite(scores[found.summary["metric"]])
 
 
+@pytest.mark.parametrize("loss", ["mean_absolute", "gamma"])
+def test_a_table_may_have_another_convex_loss(loss, tmp_path):
+    frame = table("regression")
+    found = grow_table(frame, target="target", loss=loss, options=replace(SMALL, lambda_=0.0))
+    found.save(tmp_path)
+    predicted = adanet_py.load(tmp_path).predict(frame)
+    assert np.isfinite(predicted).all()
+    values = [step.value for step in found.growing.steps]
+    assert values == sorted(values, reverse=True)
+
+
 def pd_read(path):
     import pandas as pd
 
@@ -428,7 +439,7 @@ def test_the_command_grows_saves_and_tells_what_is_forfeited(tmp_path):
         (["--variant", "Q"], "Unknown variant 'Q'"),
         (["--select", "train"], "Unknown selection 'train'. Did you mean 'training'?"),
         (["--lambda", "-1"], "lambda: expected 0 or more, found -1.0"),
-        (["--metric", "mae"], "mae"),
+        (["--loss", "huber"], "Expected a loss that is convex in the outputs"),
     ],
 )
 def test_options_that_cannot_be_are_said_clearly(arguments, message, tmp_path):
