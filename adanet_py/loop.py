@@ -16,47 +16,33 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from adanet_py import forecast
 from adanet_py.baseline_thread import BaselineThread, baseline_result
 from adanet_py.baselines import Baseline
 from adanet_py.choosing import make_choice
 from adanet_py.config import SearchConfig
-from adanet_py.controllers import Controller, name_of
-from adanet_py.ensembling import (
-    HeldOut,
-    Options,
-    grow_ensemble,
-    is_better,
-    why_none,
-    write_table,
-)
+from adanet_py.controllers import Controller
+from adanet_py.ending import finish
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
-from adanet_py.fidelity import Rung, Seen
-from adanet_py.folder import State, evict, keep_probe, tidy
+from adanet_py.fidelity import Seen
+from adanet_py.folder import State, evict
+from adanet_py.grouping import Grouper
 from adanet_py.journal import Journal, StorageError
 from adanet_py.metrics import get_metric, to_error
-from adanet_py.own import Own, engine_for
+from adanet_py.own import Own
 from adanet_py.placement import count_cores, make_job
 from adanet_py.plan import (
-    MEMBERS,
     Workload,
-    make_group,
-    measured_speed,
-    size_group,
-    too_costly,
 )
 from adanet_py.prepare import Prepared
-from adanet_py.proposing import ask, with_failures
-from adanet_py.records import Candidate, Group, History, Result, Status
+from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.refine.acceptance import judged
 from adanet_py.refine.refiner import Refiner
 from adanet_py.reserve import TABLES, Reserve
@@ -64,22 +50,15 @@ from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
 from adanet_py.space_losses import with_losses
-from adanet_py.tables import standard_error, write_tables
+from adanet_py.tables import standard_error
 from adanet_py.training.engines.native import Readiness
 from adanet_py.training.losses import AUTO
 
 KEPT = 20  # candidates whose weights stay on disk
-PROPOSALS = 8  # that may be too costly for the time left before none is made
-FRUITLESS = 400  # candidates in a row that break a bound, after which a count is given up
-LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
 TREES_SHARE = 0.35  # of it, for more of them where any may be a member
 CHECKPOINT_SECONDS = 5.0  # between two of a group
-ENSEMBLE_SHARE = 0.035  # of the time budget, to grow the ensemble and to check it
-ENSEMBLE_SECONDS = 4.0  # at most, but where there are many outputs:
-ENSEMBLE_CELL = 3e-4  # seconds for each validation row and output
-ENSEMBLE_MOST = 0.15  # of the time budget
 HANGS = 3.0  # seconds after its deadline at which a group is held to hang
 INTERRUPTED = "interrupted"
 INTERRUPT_GRACE = 30.0  # seconds a group in this process has to notice an interrupt
@@ -115,10 +94,7 @@ class Search:
     jobs: dict[int, Group] = field(default_factory=dict)
     crashes: dict[int, int] = field(default_factory=dict)
     interrupted: bool = False
-    warned: bool = False  # that the controller mixes families
     native: Readiness | None = None  # of the engine for a CPU
-    refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
-    late: bool = False  # that nothing proposed fits into the time left
     looked: tuple[int, ...] = ()  # when and at how many results the saver looked
     told: set[str] = field(default_factory=set)  # what notes are given once about
     refining: Refining | None = None  # this session trains children alone
@@ -129,23 +105,36 @@ class Search:
         pinned = self.config.loss != AUTO or self.config.quantile is not None
         losses = self.own.all_losses()
         self.space = with_losses(self.space, self.prepared.source.spec, losses, pinned=pinned)
-        self.seen = Seen(partial(to_error, self.metric))
-        named = self.refining or Refining()
-        self.refiner = Refiner(named.moves, named.objective, self.own, self.prepared.source.spec)
-        self.load = Workload(
-            spec=self.prepared.source.spec,
-            rows=self.prepared.rows,
-            folds=len(self.prepared.split.train),
-            own=self.own,
-            seconds=None if self.counted else self.config.time,
-            order_seed=self.config.seed,
-            fidelity=self.config.fidelity,
+        named, spec = self.refining or Refining(), self.prepared.source.spec
+        self.refiner = Refiner(named.moves, named.objective, self.own, spec)
+        first = None if self.refining is None else int((self.state.refining or {}).get("first", 0))
+        self.grouper = Grouper(
+            config=self.config,
+            state=self.state,
+            space=self.space,
+            controller=self.controller,
+            refiner=self.refiner,
+            load=Workload(
+                spec=spec,
+                rows=self.prepared.rows,
+                folds=len(self.prepared.split.train),
+                own=self.own,
+                seconds=None if self.counted else self.config.time,
+                order_seed=self.config.seed,
+                fidelity=self.config.fidelity,
+            ),
+            seen=Seen(partial(to_error, self.metric)),
+            left=lambda: self.left(),
+            dense=self._dense,
+            journal=self.record,
+            note=self.note,
+            first=first,
         )
         self.saver = Saver(
             self.folder,
             self.prepared,
             self.own,
-            self._journal,
+            self.record,
             self.note,
             pause=max(60.0, 0.25 * (self.config.time or 0.0)),
             nursery=self.nursery,
@@ -179,17 +168,10 @@ class Search:
     def reserve(self) -> float:
         """Seconds kept for scoring, saving, checking and combining at the end."""
         kept = self.kept.seconds(self.saver.seconds)
-        if self.config.time is None or self.config.ensemble == "none":
+        if self.config.ensemble == "none":
             return kept
         valid = sum(len(v) for v in self.prepared.split.valid)
-        cells = valid * self.prepared.source.spec.n_outputs
-        grown = min(ENSEMBLE_SECONDS, ENSEMBLE_SHARE * self.config.time)
-        return kept + max(grown, min(ENSEMBLE_CELL * cells, ENSEMBLE_MOST * self.config.time))
-
-    @property
-    def _first(self) -> int:
-        """The first group of this refinement, 0 in a search: what was before is known to all."""
-        return 0 if self.refining is None else int((self.state.refining or {}).get("first", 0))
+        return kept + self.kept.for_ensemble(valid * self.prepared.source.spec.n_outputs)
 
     def left(self) -> float:
         """Seconds until training must end."""
@@ -224,10 +206,10 @@ class Search:
             self._drain(baselines)
             reason = self._reason()
             while reason is None and len(self.executor.unfinished) < self._room(baselines):
-                group = self._propose()
+                group = self.grouper.next()
                 if group is None:
                     break
-                self._journal("group", group.to_json())
+                self.record("group", group.to_json())
                 self._submit(group)
                 reason = self._reason()
             if self.interrupted or self.left() <= 0:
@@ -295,139 +277,7 @@ class Search:
             return "the search space is exhausted"
         return "the time budget is spent" if self.left() <= 0 else None
 
-    # ------------------------------------------------------------------ proposing
-
-    def _propose(self) -> Group | None:
-        """The next group, decided by what a replay knows too; None when nothing fits now."""
-        if self.late:
-            return None
-        index = len(self.state.groups)
-        before = self._seen(index) if self.counted else None
-        if any(i not in self.state.results for i in range(before or 0)):
-            return None
-        history = self.state.history(before)
-        if self.timeless and fruitless(history):
-            self.note(f"The last {FRUITLESS} candidates break a bound: the search ends here.")
-            self._journal("exhausted", {})
-            return None
-        rng = np.random.default_rng([self.config.seed, index])
-        self.load = replace(self.load, dense=self._dense())
-        refined = self._propose_children(index, before, rng)
-        if refined is not None or self.refining is not None:
-            return refined
-        most = (self.config.candidates or 1 << 30) - self.state.proposed(before)
-        left = None if self.counted else self.left()
-        for _ in range(PROPOSALS):
-            refused = [c for c in self.refused if not c.inherits]
-            seen = with_failures(history, refused)
-            asked = ask(self.controller, self.space, seen, min(MEMBERS, most), rng, self.load)
-            candidates = asked.candidates
-            if asked.too_large:
-                self.note(f"Not trained: {asked.too_large}", once="too large")
-            if asked.other and not self.warned:
-                self.warned = True
-                self.note(
-                    f"The controller proposed candidates of several programs at once; {asked.other}"
-                    f" of {asked.other + len(candidates)} differ from the first one's and are not "
-                    "trained."
-                )
-            if not candidates:
-                if asked.too_large:
-                    self.note("The controller proposes nothing smaller: the search ends here.")
-                if asked.too_large or not self.refused:
-                    self._journal("exhausted", {})
-                return None
-            speed = 1.0
-            if not self.counted:
-                speed = measured_speed(history, self.load, candidates[0])
-            members, epochs = size_group(candidates[0], self.load, speed, left, most, index)
-            denied = too_costly(candidates[0], self.load, speed, members, epochs)
-            if denied:
-                self.note(denied, once=candidates[0].family)
-            if members:
-                engine = engine_for(candidates[0], self.own, dense=self.load.dense)
-                group = candidates[:members]
-                names = [c.by or name_of(self.controller) for c in group]
-                bars = partial(self._bars, before)
-                return make_group(index, group, names, epochs, self.load, engine, bars)
-            self.refused += tuple(candidates)  # a cheaper one may still fit
-        self.late = True
-        return None
-
-    def _propose_children(
-        self, index: int, before: int | None, rng: np.random.Generator
-    ) -> Group | None:
-        """A group of children, if it is time for them and there is any; never cut by others."""
-        config, share = self.config, 1.0 if self.refining else self.config.refine_share
-        if self.counted:
-            due = self.state.proposed(before) >= (1.0 - share) * (config.candidates or 0)
-        else:
-            due = self.left() <= share * (config.time or 0.0)
-        if not share or not due:
-            return None
-        # A group may take as large a part of the time for children as others of that for all.
-        seconds = None if self.load.seconds is None else share * self.load.seconds
-        load, history = replace(self.load, seconds=seconds), self.state.history(before)
-        most = min(MEMBERS, (config.candidates or 1 << 30) - self.state.proposed(before))
-        for _ in range(PROPOSALS):
-            seen = with_failures(history, self.refused)
-            asked = ask(self.refiner, self.space, seen, most, rng, load)
-            candidates = asked.candidates
-            if not candidates:
-                if self.refining is not None and not self.refused:
-                    self.note("No move is left to try: the refinement ends here.")
-                    self._journal("exhausted", {})
-                return None
-            left = None if self.counted else self.left()
-            speed = 1.0 if self.counted else measured_speed(history, load, candidates[0])
-            members, epochs = size_group(candidates[0], load, speed, left, most, index)
-            if members:
-                engine = engine_for(candidates[0], self.own, dense=load.dense)
-                group = candidates[:members]
-                names = [c.by for c in group]
-                return make_group(index, group, names, epochs, load, engine)
-            self.refused += tuple(candidates)
-        self.late = self.refining is not None
-        return None
-
-    def _needed(self) -> set[str]:
-        """Networks whose weights a child may yet ask for.
-
-        A proposal by count sees an earlier state of the search: its parents are among the best of
-        that, so of every state that one may still see.
-        """
-        waiting = [g for i, g in self.state.groups.items() if i not in self.state.results]
-        out = {str(c.parent) for g in waiting for c in g.candidates if c.inherits}
-        if self.config.refine_share or self.refining is not None:
-            last = len(self.state.groups)
-            for before in (
-                range(max(self._first, last - LAG + 1), last + 1) if self.counted else (None,)
-            ):
-                history = History(tuple(self.state.finished(before)))
-                out |= {r.candidate.id for r in self.refiner.parents(history)}
-        return out
-
-    def _bars(self, before: int | None, rungs: Sequence[Rung]) -> Sequence[float]:
-        """What `rungs` ask of a candidate, by the groups below `before`; see `Seen.bars`."""
-        if not rungs:
-            return ()
-        groups, found = self.state.groups, self.state.results
-        earlier = {
-            i: r
-            for i, r in found.items()
-            if (before is None or i < before) and not groups[i].candidates[0].inherits
-        }
-        return self.seen.bars(groups, earlier, rungs)
-
-    def _seen(self, index: int) -> int:
-        """The group before which a proposal by count must know all results.
-
-        Candidates that break a bound do not count: those wanted in their place come when all else
-        is known, so that no clock decides what is seen.
-        """
-        before = max(self._first, index - LAG + 1)
-        more = self.state.proposed(before) < (self.config.candidates or 0)
-        return before if more else index
+    # ------------------------------------------------------------------ groups
 
     def _submit(self, group: Group) -> None:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
@@ -480,10 +330,10 @@ class Search:
         for result in (r for r in results if r.status is Status.INFEASIBLE):
             message = f"Not trained: {result.candidate.architecture} with {result.message}."
             self.note(f"{message} So are others.", once="infeasible")
-        self._journal("results", {"group": group.index, "results": [r.to_json() for r in results]})
+        self.record("results", {"group": group.index, "results": [r.to_json() for r in results]})
         for result in results:
             self.on_event({"kind": "result", "result": result})
-        self._evict()
+        self.evict()
         self._forecast()
         self._progress()
 
@@ -508,7 +358,7 @@ class Search:
         doubt = standard_error(self.folder, self.prepared, best)
         found = forecast.forecast(errors, doubt, self.journal.elapsed, began)
         if found is not None:
-            self._journal("forecast", found.to_json())
+            self.record("forecast", found.to_json())
             if not last:
                 self.note(found.words)
 
@@ -577,7 +427,7 @@ class Search:
     def _add_baseline(self, baseline: Baseline) -> None:
         unit = None if baseline.name == "constant" else self._constant()
         result = baseline_result(baseline, self.prepared, self.folder, unit, self.config.reward)
-        self._journal("baseline", result.to_json())
+        self.record("baseline", result.to_json())
         self.on_event({"kind": "baseline", "result": result})
 
     def _save_best(self) -> None:
@@ -588,98 +438,15 @@ class Search:
         self.looked = now
         self.saver.step(self.state.finished(), self.state.baselines, late=self.left() < 6.0)
 
-    def _evict(self) -> None:
+    def evict(self) -> None:
         """Delete the weights of networks that will not be the model."""
         front = self.config.reward if self.config.choose == "simplest" else None
-        evict(self.folder, self.state.by_id, KEPT, front, self._needed())
+        evict(self.folder, self.state.by_id, KEPT, front, self.grouper.needed())
 
     def _finish(self, reason: str) -> None:
-        """Save the best, write the tables, close the journal."""
-
-        networks, baselines = self.state.finished(), self.state.baselines
-        told: list[Result | None] = []
-
-        def tables() -> None:
-            self._evict()
-            told.append(self.saver.choose(networks, baselines, last=True))
-            write_tables(self.folder, self.prepared, self.state, space=self.space, chosen=told[-1])
-
+        """Record what the search needed, then end it; an interrupted one can go on later."""
         self._forecast(last=True)
-        self.saver.finish(networks, baselines, meanwhile=tables)
-        if told[-1:] != [
-            self.saver.choose(networks, baselines, last=True)
-        ]:  # the last check has failed
-            tables()
-        self._compare_with_baselines()
-        if reason != INTERRUPTED:
-            self._grow_ensemble()
-            self._journal("stop", {"reason": reason})
-            tidy(self.folder)
-
-    def _grow_ensemble(self) -> None:
-        """Grow an ensemble from the best networks; it is the model where it is better than each."""
-        held = HeldOut.of(self.prepared)
-        held.save(self.folder)
-        keep_probe(self.folder)
-        any_member = self.config.members == "any"
-        if self.config.ensemble == "none" or (self.state.best is None and not any_member):
-            return
-        if self.refining is not None and not self._has_new():
-            return
-        if self.refining is not None and self.refining.objective != "metric":
-            self.note("No ensemble: a smaller or quicker network was asked for, which is one.")
-            return
-        rule = self.config.reward
-        if rule.bounds or rule.target is not None or self.config.choose != "best":
-            self.note("No ensemble: bounds, targets and simplicity are asked of one network.")
-            return
-        if why := why_none(held):
-            self.note(why)
-            return
-        kept = list(self.state.by_id.values())
-        kept.sort(key=lambda r: (-r.reward, r.parameters, r.candidate.id))
-        latest = self.deadline - TABLES - 2.0 * self.saver.seconds
-        config = self.config
-        options = Options(
-            config.ensemble, config.adanet_lambda, config.adanet_beta, members=config.members
-        )
-
-        def left() -> float:
-            return latest - time.monotonic()
-
-        grown = None if left() <= 0 else grow_ensemble(self.folder, kept, held, options, left)
-        if grown is None:
-            if left() <= 0:
-                self.note("No time was left to grow an ensemble; `ensemble RUN` does it.")
-            return
-        write_table(grown, self.folder / "ensemble.csv")
-        self._journal("ensemble", grown.to_json())
-        if is_better(grown, self.prepared.metric):
-            self.saver.save_ensemble(grown)
-
-    def _has_new(self) -> bool:
-        """Whether this refinement has accepted anything."""
-        new = (r for i, rs in self.state.results.items() if i >= self._first for r in rs)
-        return any(r.accepted for r in new)
-
-    def _compare_with_baselines(self) -> None:
-        """Say so when a baseline did better than every network, which is what is saved."""
-        saved = self.saver.saved
-        best = saved if saved is not None and saved.stands else self.state.best
-        ahead = max(self.state.baselines, key=lambda r: r.reward, default=None)
-        if best is None and self.config.reward.bounds and self.state.infeasible:
-            self.note(
-                "No network within the bounds was trained: the model saved is a baseline, which "
-                "has none. Widen them, or give a space with smaller networks."
-            )
-        if saved is not None and saved.status is Status.BASELINE and best is not None:
-            self.note(f"The model saved is the baseline {saved.candidate.architecture}.")
-        elif best is not None and ahead is not None and ahead.reward > best.reward:
-            self.note(
-                f"The baseline {ahead.candidate.architecture} did better "
-                f"({ahead.metrics['validation']:.6g}) than the best network "
-                f"({best.metrics['validation']:.6g}), which is the model saved. Give more time."
-            )
+        finish(self, reason, final=reason != INTERRUPTED)
 
     # ------------------------------------------------------------------ small things
 
@@ -691,7 +458,8 @@ class Search:
             self.told.add(once)
         self.on_event({"kind": "note", "message": message})
 
-    def _journal(self, kind: str, data: Any) -> None:
+    def record(self, kind: str, data: Any) -> None:
+        """Append an entry to the journal and bring the state up to it."""
         self.journal.append(kind, data)
         self.state.apply(kind, data, self.journal.elapsed)
         if kind == "model":
@@ -702,12 +470,6 @@ class Search:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-
-
-def fruitless(history: History) -> bool:
-    """Whether the last `FRUITLESS` candidates all break a bound."""
-    last = history.results[-FRUITLESS:]
-    return len(last) == FRUITLESS and all(r.status is Status.INFEASIBLE for r in last)
 
 
 def _lost(

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 TABLES = 0.9  # seconds to write the tables of results and to end, at least
 GROUP = 0.5  # seconds to end a group, before one has ended
 MOST = 0.6  # of the budget
+ENSEMBLE_SHARE = 0.035  # of the budget, to grow the ensemble and to check it
+ENSEMBLE_SECONDS = 4.0  # at most, but where there are many outputs:
+ENSEMBLE_CELL = 3e-4  # seconds for each validation row and output
+ENSEMBLE_MOST = 0.15  # of the budget
 
 
 @dataclass
@@ -32,6 +36,13 @@ class Reserve:
         if self.budget is None:
             return 0.0
         return min(TABLES + 2.0 * (self.group or GROUP) + 3.0 * check, MOST * self.budget)
+
+    def for_ensemble(self, cells: int) -> float:
+        """Seconds to keep for an ensemble of networks with `cells` validation rows x outputs."""
+        if self.budget is None:
+            return 0.0
+        least = min(ENSEMBLE_SECONDS, ENSEMBLE_SHARE * self.budget)
+        return max(least, min(ENSEMBLE_CELL * cells, ENSEMBLE_MOST * self.budget))
 
     def heard(self, job: int) -> None:
         """A job has said something."""

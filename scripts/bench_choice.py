@@ -33,7 +33,7 @@ TABLES = {
 
 def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, Any]]:
     """One search, of a time ("60s") or a number of candidates ("64"); a row for each choice."""
-    from adanet_py import loop
+    from adanet_py import ending
     from adanet_py.config import SearchConfig
     from adanet_py.export import make_model
     from adanet_py.metrics import get_metric, to_error
@@ -43,7 +43,7 @@ def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, A
     from adanet_py.run import search
     from adanet_py.tables import standard_error
 
-    loop.tidy = lambda folder: None  # prepared data are needed once more
+    ending.tidy = lambda folder: None  # prepared data are needed once more
     train, test, target = split(folder, name)
     metric = get_metric(TABLES[name])
     with tempfile.TemporaryDirectory(prefix="bench-choice-") as scratch:

@@ -174,9 +174,9 @@ def proposals(name: str, results: int, rounds: int) -> dict[str, Any]:
             proposed = CONTROLLERS[name](search.space, history, GROUP, rng)
             alone.append((time.perf_counter() - begun) / len(proposed) * 1e3)
             begun = time.perf_counter()
-            group = search._propose()
+            group = search.grouper.next()
             assert group is not None
-            search._journal("group", group.to_json())
+            search.record("group", group.to_json())
             search._submit(group)
             taken = time.perf_counter() - begun
             found = [made_up_result(c, group.index).to_json() for c in group.candidates]

@@ -589,7 +589,7 @@ def test_rows_without_a_target_are_dropped_and_stray_words_are_missing_and_both_
     class Stop(Exception):
         pass
 
-    def stop(*_):
+    def stop(*_, **__):
         raise Stop
 
     monkeypatch.setattr(running, "Search", stop)

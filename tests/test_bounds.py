@@ -11,7 +11,7 @@ from programs import make_candidates, make_program, make_spec
 from tables import check_here, table, timeless
 
 import adanet_py
-from adanet_py import loop, saving
+from adanet_py import grouping, saving
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.controllers import CONTROLLERS
 from adanet_py.controllers import random as random_controller
@@ -85,7 +85,7 @@ def test_the_model_file_is_no_larger_than_the_bound(tmp_path):
 
 
 def test_a_latency_no_network_has_leaves_a_baseline_as_the_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "FRUITLESS", 24)
+    monkeypatch.setattr(grouping, "FRUITLESS", 24)
     found, notes = search(tmp_path / "run", candidates=4, max_latency="0.000001us")
     trained, broken = by_status(found)
     assert trained == []
@@ -129,12 +129,12 @@ def test_a_replay_leaves_out_what_was_not_trained(tmp_path):
 
 
 def test_fruitless_is_a_long_row_of_broken_bounds_without_an_exception(monkeypatch):
-    monkeypatch.setattr(loop, "FRUITLESS", 3)
+    monkeypatch.setattr(grouping, "FRUITLESS", 3)
     bad = Result(make_candidates("mlp", [{}])[0], Status.INFEASIBLE)
     good = bad.replace(status=Status.COMPLETE)
-    assert loop.fruitless(History((good, bad, bad, bad)))
-    assert not loop.fruitless(History((bad, good, bad, bad)))
-    assert not loop.fruitless(History((bad, bad)))
+    assert grouping.fruitless(History((good, bad, bad, bad)))
+    assert not grouping.fruitless(History((bad, good, bad, bad)))
+    assert not grouping.fruitless(History((bad, bad)))
 
 
 # ---------------------------------------------------------------- the reward of a search

@@ -11,7 +11,7 @@ from spaces import ZOO
 from tables import table
 
 import adanet_py
-from adanet_py import loop
+from adanet_py import grouping
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
 from adanet_py.controllers import CONTROLLERS
@@ -157,7 +157,7 @@ def test_without_a_failure_nothing_is_held_back():
 def test_a_search_learns_what_does_not_fit_and_ends_where_nothing_else_is_left(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loop, "LAG", 1)  # a proposal sees all groups before it
+    monkeypatch.setattr(grouping, "LAG", 1)  # a proposal sees all groups before it
     mlp = ARCHITECTURES["mlp"]
 
     def build(static, spec):

@@ -288,7 +288,7 @@ def test_before_there_is_a_network_a_baseline_is_the_model(kind, tmp_path, monke
 
     monkeypatch.setattr(saving.Saver, "choose", choose)
     frame = table("regression")
-    found = adanet_py.search(frame, out=tmp_path / "run", folds=3, **QUICK)
+    found = adanet_py.search(frame, out=tmp_path / "run", folds=3, ensemble="none", **QUICK)
     assert found.model.members[0].kind == kind
     values = found.predict(frame)
     assert score("r2", frame["target"].to_numpy(), values) > 0.6

@@ -27,7 +27,7 @@ def test_proposals_are_those_of_the_loop_with_its_journal(overhead):
 def test_the_search_it_times_has_the_results_it_says_and_goes_on_from_them(overhead, tmp_path):
     search = overhead.search_after(40, "evolution", tmp_path)
     assert len(search.state.finished()) == 40
-    group = search._propose()
+    group = search.grouper.next()
     assert group.index == 5
     assert not {c.id for c in group.candidates} & search.state.by_id.keys()
     search.journal.close()

@@ -9,7 +9,7 @@ import pytest
 from tables import check_here, table
 
 import adanet_py
-from adanet_py import loop, saving
+from adanet_py import grouping, saving
 from adanet_py.errors import RunError
 from adanet_py.journal import Journal, read
 from adanet_py.records import Status
@@ -32,7 +32,7 @@ def timed(data, tmp_path_factory):
     sizes = iter([(3, 20)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving, "start_check", check_here)
-        patch.setattr(loop, "size_group", lambda *_: next(sizes, (3, 3000)))
+        patch.setattr(grouping, "size_group", lambda *_: next(sizes, (3, 3000)))
         patch.setattr("adanet_py.plan.PATIENCE", 0)
         adanet_py.search(data, out=run, time="4s", folds=3, **QUICK)
     return run

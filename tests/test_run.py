@@ -14,7 +14,7 @@ import yaml
 from tables import check_here, table, timeless
 
 import adanet_py
-from adanet_py import loop, saving
+from adanet_py import grouping, loop, saving
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import random as random_controller
@@ -151,7 +151,7 @@ def test_events_tell_the_story(data, tmp_path):
 
 
 def test_a_time_budget_ends_the_search_and_groups_are_cut_short(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "size_group", lambda *_: (2, 100_000))
+    monkeypatch.setattr(grouping, "size_group", lambda *_: (2, 100_000))
     options = {**QUICK, "candidates": None, "time": "3s"}
     found = adanet_py.search(table(), out=tmp_path / "run", **options)
     assert found.state.stopped == "the time budget is spent"
