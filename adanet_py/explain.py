@@ -94,7 +94,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     if (grown := found["ensemble"]) is not None:
         saved = "the model" if grown["saved"] else "not the model"
         out += ["", f"Ensemble ({saved}): {metric} {figure(grown['validation'])} on validation "
-                f"rows, cross-fitted; one network alone {figure(grown['single'])}"]  # fmt: skip
+                f"rows, one alone {figure(grown['alone'])}, both cross-fitted"]  # fmt: skip
         rows = [
             [m["id"], m["weight"], m["architecture"], m["validation"]] for m in grown["members"]
         ]
@@ -200,6 +200,7 @@ def _ensemble(state: State) -> dict[str, Any] | None:
         "saved": state.model is not None and state.model["candidate"] == ENSEMBLE,
         "validation": scores["ensemble"]["validation"],
         "single": scores["single"]["validation"],
+        "alone": scores.get("alone", {}).get("validation"),
         "members": members,
     }
 
