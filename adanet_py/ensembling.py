@@ -276,7 +276,7 @@ def grow_ensemble(
     build = ENSEMBLERS[options.ensembler].build
     began, given = time.monotonic(), left()
     until = began + given / 3.0
-    ensemble = build(replace(setting, late=lambda: time.monotonic() > until), pool.members)
+    ensemble = build(replace(setting, left=_until(until)), pool.members)
     took = time.monotonic() - began
     if not ensemble.names or left() < took:
         return None
@@ -288,16 +288,17 @@ def grow_ensemble(
     chosen = [at[name] for name in ensemble.names]
     same = [pool.members[i] for i in chosen]
     mean = ENSEMBLERS["mean"].build(replace(setting, most=len(same)), same)
-    ours = judge.scores(ensemble, build, setting, parts, left)
-    if ours is None:
+    judged = judge.scores(ensemble, build, setting, parts, left)
+    if judged is None:
         return None
+    ours, rows = judged
     scores = {"ensemble": ours, "mean": judge.fixed(mean), "single": Scores(math.nan, math.nan)}
     networks = [r for r in pool.results if r.status is not Status.BASELINE]
     if networks:
         scores["single"] = _scores_of(networks[0])
     if pool.results[0].status is Status.BASELINE:
         scores["baseline"] = _scores_of(pool.results[0])
-    scores["alone"] = Scores(judge.alone(), _scores_of(pool.results[0]).audit)
+    scores["alone"] = Scores(judge.alone(rows), _scores_of(pool.results[0]).audit)
     kinds = {r.candidate.id: r.candidate.architecture for r in pool.results}
     return Grown(options, ensemble, tuple(pool.results[i] for i in chosen), scores, kinds)
 
@@ -367,32 +368,40 @@ class _Judge:
         setting: Setting,
         parts: int,
         left: Callable[[], float],
-    ) -> Scores | None:
-        """Of an ensemble: each part of the rows by what is built on the others; None if late."""
+    ) -> tuple[Scores, np.ndarray] | None:
+        """Of an ensemble: each part of the rows by what is built on the others, and those rows.
+
+        Parts for which no time is left are not scored; None if that is all of them.
+        """
         z = self._combine(ensemble, slice(None))
         fold = fold_of(len(z), parts)
+        rows = np.full(len(z), len(z) < 2 * FOLDS)
         for k in range(parts if len(z) >= 2 * FOLDS else 0):
-            until = time.monotonic() + left() / (parts - k)
-            if left() <= 0.0:
-                return None
-            setting = replace(setting, late=partial(_is_past, until))
+            given = left() / (parts - k)
+            if given <= 0.0:
+                break
+            setting = replace(setting, left=_until(time.monotonic() + given))
             fit, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
             part = [replace(m, outputs=m.outputs[fit]) for m in self.pool.members]
             z[held] = self._combine(build(setting.taken(fit), part), held)
-        return Scores(self._score(z, self.held.validation), self._audit(ensemble))
+            rows[held] = True
+        if not rows.any():
+            return None
+        value = self._score(z[rows], self.held.validation.taken(rows))
+        return Scores(value, self._audit(ensemble)), rows
 
-    def alone(self) -> float:
-        """The metric of one member: on each fifth of the rows, that which is best on the others."""
+    def alone(self, rows: np.ndarray) -> float:
+        """The metric of one member on `rows`: on each fifth, that which is best on the others."""
         members = self.pool.members
         z = members[0].outputs.copy()
         fold = fold_of(len(z), FOLDS)
         metric = get_metric(self.held.metric)
         for k in range(FOLDS if len(z) >= 2 * FOLDS else 0):
             fit, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-            rows = self.held.validation.taken(fit)
-            errors = [to_error(metric, self._score(m.outputs[fit], rows)) for m in members]
+            part = self.held.validation.taken(fit)
+            errors = [to_error(metric, self._score(m.outputs[fit], part)) for m in members]
             z[held] = members[int(np.argmin(errors))].outputs[held]
-        return self._score(z, self.held.validation)
+        return self._score(z[rows], self.held.validation.taken(rows))
 
     def _audit(self, ensemble: Ensemble) -> float:
         if not len(self.held.audit.y):
@@ -417,8 +426,8 @@ class _Judge:
         return score(get_metric(held.metric), y, found, rows.weight)
 
 
-def _is_past(moment: float) -> bool:
-    return time.monotonic() > moment
+def _until(moment: float) -> Callable[[], float]:
+    return lambda: moment - time.monotonic()
 
 
 def is_better(grown: Grown, metric: str) -> bool:

@@ -167,7 +167,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 def command(script: str) -> str:
     """How this program was called, without the folders of this machine."""
     words = [
-        {"--data": "DATA", "--out": "FILE"}.get(before, word)
+        {"--data": "DATA", "--out": "FILE", "--keep": "FOLDER"}.get(before, word)
         for before, word in zip(sys.argv, sys.argv[1:], strict=False)
     ]
     return " ".join(["python", f"scripts/{Path(script).name}", *words])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,13 @@ from tables import check_here, few_trees, table
 from typer.testing import CliRunner
 
 import adanet_py
-from adanet_py import baseline_thread, saving
+from adanet_py import baseline_thread, ensembling, saving
 from adanet_py.baselines import names
 from adanet_py.calibration import fold_of
 from adanet_py.cli import app
 from adanet_py.ensemble.complexity import COMPLEXITIES, complexities
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
+from adanet_py.ensemble.growth import grow
 from adanet_py.ensemble.losses import LOSSES
 from adanet_py.ensembling import COLUMNS, HeldOut, Options, grow_ensemble, is_better
 from adanet_py.errors import ConfigError, RunError
@@ -104,6 +107,38 @@ def test_one_network_alone(run, tmp_path):
 def test_no_time_no_ensemble(run):
     held, state = HeldOut.load(run), read_state(run)
     assert grow_ensemble(run, state.finished(), held, Options(), left=lambda: 0.0) is None
+
+
+def test_what_there_was_time_to_judge_is_judged_alike(run):
+    """Time for two of the parts of the cross-fit: both scores are those of the same rows."""
+    held, state = HeldOut.load(run), read_state(run)
+    pool = ensembling.read_pool(
+        run, ranked(state.finished()), COMPLEXITIES["depth"].measure, lambda found: found
+    )
+    setting = ensembling.make_setting(held.task, held.fitted(), Options())
+    build = ENSEMBLERS["adanet"].build
+    judge, ensemble = ensembling._Judge(held, pool), build(setting, pool.members)
+    times = iter([9.0, 9.0])
+    scores, rows = judge.scores(ensemble, build, setting, 5, lambda: next(times, 0.0))
+    assert (rows == (fold_of(len(rows), 5) < 2)).all()
+    whole, every = judge.scores(ensemble, build, setting, 5, lambda: math.inf)
+    assert every.all()
+    assert scores.validation != whole.validation
+    assert judge.alone(rows) != judge.alone(every)
+    assert judge.scores(ensemble, build, setting, 5, lambda: 0.0) is None
+
+
+def test_no_round_begins_that_the_longest_so_far_would_not_let_end(run):
+    held, state = HeldOut.load(run), read_state(run)
+    pool = ensembling.read_pool(
+        run, ranked(state.finished()), COMPLEXITIES["depth"].measure, lambda found: found
+    )
+    setting = ensembling.make_setting(held.task, held.fitted(), Options())
+    whole = grow(setting, pool.members)
+    clock = iter([9.0, 9.0, 5.0])  # the first round takes 4 seconds, the second 4, 1 is left
+    cut = grow(replace(setting, left=lambda: next(clock, 1.0)), pool.members)
+    assert max(o.round for o in whole.offers) > 2
+    assert max(o.round for o in cut.offers) == 2
 
 
 def test_what_is_better_depends_on_the_metric(run):

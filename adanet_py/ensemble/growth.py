@@ -8,6 +8,7 @@ members are at hand, nothing is trained: hundreds of offers are weighed in a sec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -77,8 +78,8 @@ class Setting:
     """What an ensemble is grown for: the task, its rows and the penalty.
 
     `y` and `weight` are of the rows of the members' outputs. Gamma_j = lambda_ r_j + beta. `phi` is
-    the loss where it is not that of the task. `most`
-    bounds the members, and so the rounds; no round begins once `late()`.
+    the loss where it is not that of the task. `most` bounds the members, and so the rounds; none
+    begins where in the seconds `left()` the longest so far would not end.
     """
 
     task: str
@@ -91,7 +92,7 @@ class Setting:
     strategy: str = "grow"
     most: int = 16
     phi: Convex | None = None
-    late: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
+    left: Callable[[], float] = field(default=lambda: math.inf, repr=False, compare=False)
 
     @property
     def loss(self) -> Convex:
@@ -140,9 +141,12 @@ def grow(setting: Setting, pool: Sequence[Member]) -> Ensemble:
     found = nothing(setting, pool[0].outputs.shape[1])
     chosen: tuple[Member, ...] = ()
     offers: list[Offer] = []
+    longest, left = 0.0, setting.left()
     for number in range(1, setting.most + 1):
         offered = _offered(pool, chosen)
-        if not offered or setting.late():
+        before, left = left, setting.left()
+        longest = max(longest, before - left) if math.isfinite(left) else 0.0
+        if not offered or left <= longest:
             break
         alone = setting.strategy == "solo"
         base = nothing(setting, pool[0].outputs.shape[1]) if alone else found
