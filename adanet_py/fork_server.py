@@ -18,6 +18,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -63,7 +64,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     signal.signal(signal.SIGCHLD, reap)
+    # A signal that comes between the interpreter's last look for one and the system call would
+    # leave its handler waiting for the next request: so it also ends the wait, by a pipe.
+    ended, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    waiting = select.poll()
+    waiting.register(requests, select.POLLIN)
+    waiting.register(ended, select.POLLIN)
     while True:
+        ready = [descriptor for descriptor, _ in waiting.poll()]
+        if ended in ready:
+            os.read(ended, LONGEST_REQUEST)
+        if requests.fileno() not in ready:
+            continue
         packet, descriptors, _, _ = socket.recv_fds(requests, LONGEST_REQUEST, DESCRIPTORS)
         if not packet:
             os._exit(0)
@@ -78,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         server, pid = os.getpid(), os.fork()
         if pid == 0:
             requests.close()
-            for other in (status, *children.values()):
+            signal.set_wakeup_fd(-1)
+            for other in (status, ended, wakeup, *children.values()):
                 os.close(other)
             _become(request["module"], request["args"], stdio, server)
         children[pid] = status

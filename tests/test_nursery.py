@@ -181,6 +181,18 @@ def test_how_a_process_ended_is_known(nursery, tmp_path, what, code, error):
     assert error in (tmp_path / "errors").read_text()
 
 
+def test_the_end_of_each_of_two_killed_at_once_is_told(forking):
+    # The second ends while the server turns from the first back to its requests.
+    for _ in range(300):
+        pair = [forking.open("nursery_probe", ["deaf"]) for _ in range(2)]
+        pids = [process.pid for process in pair]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for process in pair:
+            process.wait(20)
+            process.close()
+
+
 def test_a_module_that_is_not_there_is_an_error_of_the_process(nursery, tmp_path):
     with (tmp_path / "errors").open("wb") as errors:
         options = {"stderr": errors, "preload": ["no_such_thing"]}

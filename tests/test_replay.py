@@ -32,7 +32,7 @@ def timed(data, tmp_path_factory):
     sizes = iter([(3, 20)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving, "start_check", check_here)
-        patch.setattr(grouping, "size_group", lambda *_: next(sizes, (3, 3000)))
+        patch.setattr(grouping, "size_group", lambda *_: next(sizes, (3, 100_000)))
         patch.setattr("adanet_py.plan.PATIENCE", 0)
         adanet_py.search(data, out=run, time="4s", folds=3, **QUICK)
     return run

@@ -23,6 +23,7 @@ from adanet_py.worker import FUNCTIONS, Function
 
 _TICK = 0.25  # seconds between looks at processes whose pipe says nothing
 _LONGEST_LINE = 64 * 2**20
+_GONE = 5.0  # seconds a killed process has to be gone
 _TAIL = 4000  # bytes of stderr that go with a crash
 
 
@@ -94,7 +95,10 @@ class _Worker:
         if self.process.poll() is None:
             self.reason = self.reason or reason
             self.kill()
-        code = self.process.wait()
+        try:
+            code = self.process.wait(timeout=_GONE)
+        except subprocess.TimeoutExpired:  # the system does not let it go; nothing waits for it
+            code = -int(signal.SIGKILL)
         self.process.close()
         return code
 
