@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -54,8 +54,8 @@ class Grouper:
     note: Callable[..., None]
     first: int | None = None
     refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
-    late: bool = field(default=False)  # that nothing proposed fits into the time left
-    warned: bool = field(default=False)  # that the controller mixes families
+    late: bool = False  # that nothing proposed fits into the time left
+    warned: bool = False  # that the controller mixes families
 
     @property
     def counted(self) -> bool:

@@ -124,7 +124,7 @@ class Search:
                 fidelity=self.config.fidelity,
             ),
             seen=Seen(partial(to_error, self.metric)),
-            left=lambda: self.left(),
+            left=self.left,
             dense=self._dense,
             journal=self.record,
             note=self.note,

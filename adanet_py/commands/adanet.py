@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from adanet_py.commands.app import Data, Json, Quiet, app, reported
+from adanet_py.commands.app import (
+    Beta,
+    Complexity,
+    Data,
+    Json,
+    Lambda,
+    Quiet,
+    Weights,
+    app,
+    reported,
+)
 from adanet_py.console import print_json, print_table, say
 
 
@@ -38,19 +48,10 @@ def adanet(
     ] = 0,
     learning_rates: Annotated[str, typer.Option(metavar="LR,...", help="Each is tried.")] = "0.003",
     epochs: Annotated[float, typer.Option(metavar="N", help="Of a candidate's training.")] = 20.0,
-    adanet_lambda: Annotated[
-        float,
-        typer.Option("--lambda", metavar="L", help="Penalty of a member's weight by complexity."),
-    ] = 1e-3,
-    adanet_beta: Annotated[
-        float, typer.Option("--beta", metavar="B", help="Penalty of it whatever the complexity.")
-    ] = 1e-4,
-    weights: Annotated[
-        str, typer.Option(metavar="KIND", help="A member's weights: scalar, vector or matrix.")
-    ] = "scalar",
-    complexity: Annotated[
-        str, typer.Option(metavar="NAME", help="r(h): depth, capacity, spread or constant.")
-    ] = "depth",
+    adanet_lambda: Lambda = 1e-3,
+    adanet_beta: Beta = 1e-4,
+    weights: Weights = "scalar",
+    complexity: Complexity = "depth",
     select: Annotated[
         str,
         typer.Option(metavar="HOW", help="Best by: training, moving_average or held_out."),

@@ -109,3 +109,18 @@ RunOrModel = Annotated[
     Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder or a saved model.")
 ]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A CSV, Parquet or Feather file.")]
+
+# How an ensemble is penalised and weighed.
+Lambda = Annotated[
+    float,
+    typer.Option("--lambda", metavar="L", help="Penalty of a member's weight by complexity."),
+]
+Beta = Annotated[
+    float, typer.Option("--beta", metavar="B", help="Penalty of it whatever the complexity.")
+]
+Weights = Annotated[
+    str, typer.Option(metavar="KIND", help="A member's weights: scalar, vector or matrix.")
+]
+Complexity = Annotated[
+    str, typer.Option(metavar="NAME", help="r(h): depth, capacity, spread or constant.")
+]

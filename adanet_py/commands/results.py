@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from adanet_py.commands.app import Json, RunFolder, app, reported
+from adanet_py.commands.app import (
+    Beta,
+    Complexity,
+    Json,
+    Lambda,
+    RunFolder,
+    Weights,
+    app,
+    reported,
+)
 from adanet_py.commands.showing import show_importance, show_leaderboard
 from adanet_py.console import print_json, print_table, say
 from adanet_py.errors import ConfigError
@@ -127,26 +136,17 @@ def curves(
 @reported
 def ensemble(
     run: RunFolder,
-    adanet_lambda: Annotated[
-        float,
-        typer.Option("--lambda", metavar="L", help="Penalty of a member's weight by complexity."),
-    ] = 1e-2,
-    adanet_beta: Annotated[
-        float, typer.Option("--beta", metavar="B", help="Penalty of it whatever the complexity.")
-    ] = 1e-3,
+    adanet_lambda: Lambda = 1e-2,
+    adanet_beta: Beta = 1e-3,
     ensembler: Annotated[
         str, typer.Option(metavar="NAME", help="How members are weighed; see: list ensemblers.")
     ] = "adanet",
     strategy: Annotated[
         str, typer.Option(metavar="NAME", help="What a round does: grow, solo or all.")
     ] = "grow",
-    weights: Annotated[
-        str, typer.Option(metavar="KIND", help="A member's weights: scalar, vector or matrix.")
-    ] = "scalar",
+    weights: Weights = "scalar",
     bias: Annotated[bool, typer.Option("--bias", help="Fit a bias too.")] = False,
-    complexity: Annotated[
-        str, typer.Option(metavar="NAME", help="r(h): depth, capacity, spread or constant.")
-    ] = "depth",
+    complexity: Complexity = "depth",
     members: Annotated[
         str, typer.Option(metavar="WHO", help="networks, or any: baselines may join too.")
     ] = "networks",
