@@ -29,6 +29,7 @@ from adanet_py.errors import RunError
 from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.training import groups, jobs
 from adanet_py.training.cost import measure
+from adanet_py.training.denormals import flushes
 from adanet_py.training.engines import ENGINES
 from adanet_py.training.engines.program import Program
 from adanet_py.training.groups import Plan, Track, train
@@ -588,3 +589,22 @@ def test_modules_built_in_threads_at_once_have_their_own_weights():
     for place, module in enumerate(built):
         for name, value in module.state_dict().items():
             assert torch.equal(value, alone[place % 4][name])
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_no_weight_decays_into_numbers_that_are_slow(engine: str) -> None:
+    # Half of a weight is left each step: after 135, those of a column of zeros are denormal.
+    candidates = make_candidates(
+        "mlp", [{"lr": 0.5, "decoupled_decay": 1.0, "clip_norm": 1e-3}], optimizer="sgd"
+    )
+    program = make_program(candidates, make_spec(), steps=135, dtype=torch.float32)
+    program.data.numeric[:, 0] = 0.0
+    valid = make_split(60, 1).valid
+    group = make_group(candidates, steps=135, engine=engine)
+    before = flushes()
+    [track] = train(program, Plan(group, valid, make_scorer(program, valid), keep_last=True))
+    assert flushes() == before
+    matrices = [v for v in track.weights.values() if v.ndim == 2]
+    assert any(bool((v == 0).any()) for v in matrices)
+    least = torch.finfo(torch.float32).tiny
+    assert all(bool(((v == 0) | (v.abs() >= least)).all()) for v in matrices)

@@ -20,6 +20,7 @@ from adanet_py.records import Candidate, DataSpec, Knob
 from adanet_py.subnetworks.architecture import SUBNETWORK, write_sizes
 from adanet_py.subnetworks.networks import Offered, Subnetwork
 from adanet_py.training.batches import BatchOrder, member_seed
+from adanet_py.training.denormals import flushed
 from adanet_py.training.engines.program import Program, Tensors, build_module, load_weights
 from adanet_py.training.engines.stacked import StackedEngine
 from adanet_py.training.optimizers import OPTIMIZERS, Optimizer
@@ -84,6 +85,7 @@ class Trained:
     finite: bool
 
 
+@flushed()
 def train(
     requests: Sequence[Request],
     spec: DataSpec,

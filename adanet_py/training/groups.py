@@ -26,6 +26,7 @@ from adanet_py.errors import RunError
 from adanet_py.fidelity import staying
 from adanet_py.journal import write_atomic
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
+from adanet_py.training.denormals import flushed
 from adanet_py.training.engines import UnsuitedError, make_engine
 from adanet_py.training.engines.program import Program
 from adanet_py.training.engines.storing import UnstorableError
@@ -85,6 +86,7 @@ class Plan:
     keep_last: bool = False  # the weights of the last evaluation, not those of the best
 
 
+@flushed()
 def train(program: Program, plan: Plan) -> list[Track]:
     """Train all candidates of the group; one `Track` each, in the group's order."""
     group = plan.group
