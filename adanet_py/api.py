@@ -46,13 +46,15 @@ def search(
     Main arguments:
         data: path, DataFrame, or features to go with `y`; none: a data set of scikit-learn.
         target, task, metric, loss, quantile, time ("60s", "10m"), candidates, prior, fidelity,
-        ensemble, members, adanet_lambda, adanet_beta, refine_share, folds, split, group,
+        ensemble, adanet_lambda, adanet_beta, refine_share, folds, split, group,
         time_column, weight, exposure, class_weight, drop, out, seed, device, workers, strict,
         choose, complexity, complexity_weight, complexity_target, max_params, max_latency,
         max_size: as on the command line.
 
     Other arguments:
         space: name, file or plain values of a search space, or a `SearchSpace`.
+        members: who may join the ensemble, "networks" or "any"; or a list of unfitted models of
+            scikit-learn, ``[SVC(), "any"]``, which are then fitted beside the search.
         controller: name, function ``(space, history, n, rng) -> candidates``, or Optuna sampler.
         architectures, optimizers, losses: your own, searched beside (or, named in `space`, instead
             of) the built-in; `loss` may name one of yours, which all networks are then trained
@@ -71,6 +73,8 @@ def search(
         options["controller"] = named
     if isinstance(space, str | os.PathLike):
         options["space"] = space
+    if "members" in options:
+        options["members"] = _members(options["members"])
     config = SearchConfig(**options)
 
     def on_event(event: dict[str, Any]) -> None:
@@ -92,6 +96,16 @@ def search(
         types=types,
         on_event=on_event,
     )
+
+
+def _members(given: Any) -> Any:
+    """What was given, models of scikit-learn as text."""
+    from adanet_py.baselines.model_text import write_model
+
+    if isinstance(given, str):
+        return given
+    several = given if isinstance(given, list | tuple) else [given]
+    return [one if isinstance(one, str) else write_model(one) for one in several]
 
 
 def _print_note(message: str) -> None:

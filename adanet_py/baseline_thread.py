@@ -12,6 +12,7 @@ import numpy as np
 from adanet_py.baselines import Baseline, names, run_baselines
 from adanet_py.folder import candidate_file
 from adanet_py.journal import write_atomic
+from adanet_py.member_fits import MemberFits
 from adanet_py.metrics import get_metric, score
 from adanet_py.outputs import in_own_unit
 from adanet_py.prepare import Prepared
@@ -20,13 +21,15 @@ from adanet_py.reward import RewardRule, with_reward
 from adanet_py.tasks import is_regression
 
 NO_LIMIT = 1e9  # seconds
+GIVEN = "given"  # who proposed a member that is a model of the user's
 
 
 class BaselineThread:
     """The baselines a run does not have yet; `first` is there at once, the rest come by `ready`.
 
     `seconds` bounds boosting; None: nothing does, so that results depend on no clock. With `more`
-    the trees that may join an ensemble follow, bounded by `more_seconds`.
+    the trees that may join an ensemble follow, bounded by `more_seconds`. `given` are the models
+    of the user's, which are fitted at the same time.
     """
 
     def __init__(
@@ -37,7 +40,9 @@ class BaselineThread:
         seed: int,
         more: bool = False,
         more_seconds: float | None = None,
+        given: MemberFits | None = None,
     ) -> None:
+        self._given = given
         self.first: Baseline | None = None
         self._done: queue.SimpleQueue[Baseline | Exception] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -45,7 +50,7 @@ class BaselineThread:
         if set(names(more)) <= set(have):
             return
         source = prepared.source
-        given = NO_LIMIT if more_seconds is None else more_seconds
+        limit = NO_LIMIT if more_seconds is None else more_seconds
         found = run_baselines(
             source.arrays,
             np.asarray(source.y),
@@ -59,7 +64,7 @@ class BaselineThread:
             seed=seed,
             loss=source.spec.loss,
             exposure=source.exposure,
-            more_seconds=given if more else None,
+            more_seconds=limit if more else None,
         )
         first = next(found)
         self.first = None if first.name in have else first
@@ -80,16 +85,21 @@ class BaselineThread:
         """What has come since the last call."""
         while not self._done.empty():
             yield self._done.get()
+        if self._given is not None:
+            yield from self._given.ready()
 
     def end(self) -> None:
         """What is fitted now is the last, and no one waits for it."""
         self._ended.set()
+        if self._given is not None:
+            self._given.end()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end of all, up to `seconds`; whether it has come."""
         if self._thread is not None:
             self._thread.join(seconds)
-        return self._thread is None or not self._thread.is_alive()
+        ended = self._thread is None or not self._thread.is_alive()
+        return ended and (self._given is None or self._given.wait(seconds))
 
 
 def baseline_result(
@@ -103,6 +113,7 @@ def baseline_result(
     from safetensors.numpy import save
 
     candidate = Candidate(baseline.name, optimizer="", schedule="")
+    given = "onnx" in (baseline.member or {})
     metric, split = get_metric(prepared.metric), prepared.split
     metrics = {
         "validation": _score(baseline.predictions_valid, prepared, np.concatenate(split.valid))
@@ -121,7 +132,7 @@ def baseline_result(
         metrics=metrics,
         seconds=baseline.seconds,
         parameters=baseline.parameters,
-        controller="baseline",
+        controller=GIVEN if given else "baseline",
         message="; ".join(filter(None, (Status.BASELINE.value, baseline.message))),
     )
     unit = metrics["validation"] if constant is None else constant

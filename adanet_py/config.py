@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from adanet_py.baselines.model_text import check_text, is_model, name_models
 from adanet_py.class_weight import read_class_weight
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
 from adanet_py.errors import ConfigError, check_known, nearest
@@ -113,6 +114,27 @@ def _ensemble(value: Any) -> Any:
     return value
 
 
+def _members(value: Any) -> Any:
+    """One word as it is; with models of scikit-learn a tuple of texts, `any` the first of them."""
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    words, models = list[str](), list[str]()
+    for one in given or ["networks"]:
+        if not isinstance(one, str) or not is_model(one):
+            known = ("networks", "any")
+            if one not in known:
+                raise ConfigError(
+                    "--members: expected networks, any or a model of scikit-learn such as "
+                    f"SVC(C=3), found {one!r}.{nearest(str(one), known)}"
+                )
+            words.append(one)
+        else:
+            models.append(check_text(one))
+    word = "any" if "any" in words else "networks"
+    if not models:
+        return word
+    return (word, *models) if word == "any" else tuple(models)
+
+
 def _level(value: Any) -> Any:
     if value is None:
         return None
@@ -178,7 +200,7 @@ class SearchConfig(BaseModel):
     prior: Annotated[str | None, BeforeValidator(_path)] = None
     fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
     ensemble: Annotated[str, BeforeValidator(_ensemble)] = "adanet"
-    members: Literal["networks", "any"] = "networks"
+    members: Annotated[str | tuple[str, ...], BeforeValidator(_members)] = "networks"
     adanet_lambda: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     adanet_beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     refine_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
@@ -227,6 +249,19 @@ class SearchConfig(BaseModel):
         """How error and complexity are weighed, and what no network may exceed."""
         bounds = Bounds(self.max_params, self.max_latency, self.max_size)
         return RewardRule(self.complexity, self.complexity_weight, self.complexity_target, bounds)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Models of scikit-learn that may be members, as text, by the name each is shown with."""
+        given = () if isinstance(self.members, str) else self.members
+        return name_models(one for one in given if one != "any")
+
+    @property
+    def joining(self) -> str:
+        """Who may be a member: "networks", "given" (models of the user's too) or "any"."""
+        if isinstance(self.members, str):
+            return self.members
+        return "any" if "any" in self.members else "given"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, every option."""

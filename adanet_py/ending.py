@@ -49,7 +49,7 @@ def _grow_ensemble(search: Search) -> None:
     config, refining, held = search.config, search.refining, HeldOut.of(search.prepared)
     held.save(search.folder)
     keep_probe(search.folder)
-    if config.ensemble == "none" or (search.state.best is None and config.members != "any"):
+    if config.ensemble == "none" or (search.state.best is None and config.joining == "networks"):
         return
     if refining is not None and not _has_new(search):
         return
@@ -66,7 +66,7 @@ def _grow_ensemble(search: Search) -> None:
         search.state.by_id.values(), key=lambda r: (-r.reward, r.parameters, r.candidate.id)
     )
     options = Options(
-        config.ensemble, config.adanet_lambda, config.adanet_beta, members=config.members
+        config.ensemble, config.adanet_lambda, config.adanet_beta, members=config.joining
     )
     latest = search.deadline - TABLES - 2.0 * search.saver.seconds
 

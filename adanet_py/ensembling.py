@@ -44,7 +44,7 @@ FOLDS = 5
 # Rows from which on the penalty falls with their number, as what weights can overfit by does. By
 # the cross-fitted scores of five tables: 0.01 is best with 750 rows, 0.001 with 2,250 and 3,100.
 PENALTY_ROWS = 500
-MEMBERS = ("networks", "any")
+MEMBERS = ("networks", "given", "any")
 _NEAR = ("focal", "half_squared_error")  # whose outputs mean what those of the usual losses do
 
 
@@ -54,8 +54,8 @@ class Options:
 
     `lambda_` and `beta` are in units of the loss that the best constant has, complexities in units
     of their mean: Gamma_j = (lambda_ r_j / mean r + beta) times that loss times
-    min(1, 500 / rows). `most` members at most, out of `members`: networks alone or any, the
-    baselines (see `may_join`) too.
+    min(1, 500 / rows). `most` members at most, out of `members`: networks alone, the models given
+    to the search too, or any, baselines among them (see `may_join`).
     """
 
     ensembler: str = "adanet"
@@ -304,9 +304,15 @@ def grow_ensemble(
 
 
 def may_join(result: Result, members: str) -> bool:
-    """Whether a result may be a member: a network; where any may, a baseline but the constant."""
+    """Whether a result may be a member.
+
+    A network may; with "given" a model of the user's too; with "any" every baseline, but the
+    constant.
+    """
     if result.status is not Status.BASELINE:
         return result.stands
+    if result.controller == "given":
+        return members != "networks"
     return members == "any" and result.candidate.architecture != "constant"
 
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from adanet_py.model import (
     verify,
 )
 from adanet_py.own import Own
+from adanet_py.prediction_cost import costs
 from adanet_py.prepare import Prepared, probe_rows
 from adanet_py.records import Result, Status
 from adanet_py.worker import die_with
@@ -47,7 +48,8 @@ class Check:
     """A model on its way: written beside the saved one, being checked by a process of its own.
 
     `errors` is the file of what the process prints; `seconds` are what the check took. `grown` is
-    the ensemble it is of, if it is one.
+    the ensemble it is of, if it is one. `costs` are what the process measured on the way, see
+    prediction_cost.py, by candidate.
     """
 
     result: Result
@@ -58,6 +60,7 @@ class Check:
     seconds: float = 0.0
     errors: IO[bytes] | None = None
     grown: Grown | None = None
+    costs: Mapping[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def done(self, wait: float = 0.0) -> bool:
@@ -74,6 +77,7 @@ class Check:
         try:
             answer = json.loads(out)
             self.difference = float(answer["difference"])
+            self.costs = answer["costs"]
             if forked:  # the first one waited for imports, which the next will find done
                 self.seconds = min(self.seconds, float(answer["seconds"]))
         except (ValueError, KeyError):
@@ -157,10 +161,12 @@ def start_check(
     own: Own,
     nursery: Nursery,
     grown: Grown | None = None,
+    beside: Result | None = None,
 ) -> Check:
     """Write a model and have a process that knows nothing of the run check it.
 
     It is that of `result`, or the ensemble `grown`, `result` then being the best of its members.
+    What the model of `beside` costs is then measured in turns with it.
     """
     model = make_model(folder, prepared, result, own, grown)
     path = folder / f"{MODEL_FILE}.new"
@@ -173,11 +179,15 @@ def start_check(
         frame = pd.read_feather(folder / "cache" / "probe.feather")
         loaded = load(path, own=own)
         found = verify(loaded, frame, fold.tolist(), expected)
-        return Check(result, path, None, found, grown=grown)
+        cost = costs({str(loaded.about["candidate"]): loaded}, frame)
+        return Check(result, path, None, found, grown=grown, costs=cost)
+    arguments = [str(path), str(folder / "cache")]
+    if beside is not None:
+        other = folder / "cache" / MODEL_FILE
+        make_model(folder, prepared, beside, own).save(other)
+        arguments += ["--beside", str(other)]
     errors = tempfile.TemporaryFile()
-    process = nursery.open(
-        "adanet_py.export", [str(path), str(folder / "cache")], stderr=errors, preload=PRELOAD
-    )
+    process = nursery.open("adanet_py.export", arguments, stderr=errors, preload=PRELOAD)
     return Check(result, path, process, errors=errors, grown=grown)
 
 
@@ -214,6 +224,7 @@ def accept(check: Check) -> dict[str, Any]:
         "candidate": check.result.candidate.id,
         "difference": check.difference,
         "validation": check.result.metrics.get("validation"),
+        "costs": dict(check.costs),
     }
     if check.grown is not None:
         scores = check.grown.scores["ensemble"]
@@ -225,11 +236,13 @@ def accept(check: Check) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """``python -m adanet_py.export MODEL CACHE``: print the largest difference as JSON.
 
-    Also the seconds that it took, imports of a process that is not forked apart.
+    Also what predicting costs, by candidate, of the model and of the one ``--beside`` it, and the
+    seconds that all took, imports of a process that is not forked apart.
     """
     parser = argparse.ArgumentParser(prog="adanet_py.export")
     parser.add_argument("model")
     parser.add_argument("cache", type=Path)
+    parser.add_argument("--beside", help="another model, whose costs are measured too")
     parser.add_argument("--parent", type=int, help="process id to die with, where not forked")
     options = parser.parse_args(argv)
     if options.parent is not None:
@@ -242,7 +255,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         expected, fold = [stored[f"arr_{i}"] for i in range(len(model.members))], stored["fold"]
     frame = pd.read_feather(options.cache / "probe.feather")
     difference = verify(model, frame, fold.tolist(), expected)
-    print(json.dumps({"difference": difference, "seconds": time.monotonic() - begun}))
+    models = [model, *([load(options.beside)] if options.beside else [])]
+    cost = {}
+    if difference <= TOLERANCE:
+        cost = costs({str(m.about["candidate"]): m for m in models}, frame)
+    seconds = time.monotonic() - begun
+    print(json.dumps({"difference": difference, "costs": cost, "seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class State:
     device: str = "cpu"  # of the last session
     began: float | None = None  # when the first group was proposed
     forecast: Mapping[str, Any] | None = None  # the last one made, see forecast.py
+    costs: dict[str, Any] = field(default_factory=dict)  # of using models saved, by candidate
     by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
     when: dict[str, float] = field(default_factory=dict)  # seconds until a result, by id
     best: Result | None = None  # the network that stands with the highest reward
@@ -101,6 +102,7 @@ class State:
             self.when[baseline.candidate.id] = time
         elif kind == "model":
             self.model = data
+            self.costs.update(data.get("costs", {}))
         elif kind == "ensemble":
             self.ensemble = data
         elif kind == "forecast":

@@ -30,11 +30,13 @@ from adanet_py.choosing import make_choice
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller
 from adanet_py.ending import finish
+from adanet_py.errors import AdanetError
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
 from adanet_py.fidelity import Seen
 from adanet_py.folder import State, evict
 from adanet_py.grouping import Grouper
 from adanet_py.journal import Journal, StorageError
+from adanet_py.member_fits import MemberFits
 from adanet_py.metrics import get_metric, to_error
 from adanet_py.own import Own
 from adanet_py.placement import count_cores, make_job
@@ -146,7 +148,7 @@ class Search:
                 objective=named.objective,
             ),
             leader=lambda: self.state.best,
-            any_member=self.config.members == "any",
+            members=self.config.joining,
         )
         if self.refining is not None and self.state.model is not None:
             # What was saved stays the model until something better is accepted.
@@ -409,16 +411,20 @@ class Search:
         if self.config.time is not None:
             seconds = min(MOST_BASELINE_SECONDS, BASELINE_SHARE * self.config.time)
         have = {r.candidate.architecture for r in self.state.baselines}
-        more = self.config.members == "any"
+        more = self.config.joining == "any"
         trees = None if self.config.time is None else TREES_SHARE * self.config.time
-        baselines = BaselineThread(self.prepared, have, seconds, self.config.seed, more, trees)
+        seed, models = self.config.seed, self.config.models
+        given = MemberFits(self.folder, models, have, self.nursery, seed) if models else None
+        baselines = BaselineThread(self.prepared, have, seconds, seed, more, trees, given)
         if baselines.first is not None:
             self._add_baseline(baselines.first)
         return baselines
 
     def _drain(self, baselines: BaselineThread) -> None:
         for baseline in baselines.ready():
-            if isinstance(baseline, Exception):
+            if isinstance(baseline, AdanetError):
+                self.note(str(baseline))
+            elif isinstance(baseline, Exception):
                 self.note(f"A baseline failed: {type(baseline).__name__}: {baseline}")
             else:
                 self._add_baseline(baseline)

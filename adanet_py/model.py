@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanet_py.baselines import count_folds, one_fold, predict_member
+from adanet_py.baselines import count_folds, kind_of, one_fold, predict_member
 from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-VERSION = 3  # of models with trees; 2 of ensembles of others, 1 of a single one
+VERSION = 4  # of models with ONNX graphs; 3 with trees, 2 of ensembles of others, 1 of a single one
 MODEL_FILE = "model.adanet"
 _PARTS = ("manifest.json", "preprocessor.json", "weights.safetensors")
 _CHUNK = 4096
@@ -55,7 +55,7 @@ class Member:
     `baselines.Baseline.member`.
     """
 
-    kind: str  # "network", "linear" or "trees"
+    kind: str  # "network", "linear", "trees" or "onnx"
     arrays: Mapping[str, np.ndarray]
     candidate: Candidate
     folds: int = 1
@@ -297,8 +297,9 @@ class Model:
     @property
     def _version(self) -> int:
         """The oldest format that has what the model has."""
-        if any(m.kind == "trees" for m in self.members):
-            return VERSION
+        kinds = {m.kind for m in self.members}
+        if kinds & {"onnx", "trees"}:
+            return VERSION if "onnx" in kinds else 3
         return 1 if self.weights is None else 2
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -482,8 +483,7 @@ def baseline_member(path: Path, candidate: Candidate) -> Member:
     from safetensors.numpy import load_file
 
     arrays = {n[7:]: v for n, v in load_file(path).items() if n.startswith("member/")}
-    kind = "trees" if "tree" in arrays else "linear"
-    return Member(kind, arrays, candidate, count_folds(arrays))
+    return Member(kind_of(arrays), arrays, candidate, count_folds(arrays))
 
 
 def verify(

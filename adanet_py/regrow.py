@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +22,10 @@ from adanet_py.export import ENSEMBLE, TOLERANCE, expect, stored_member, write_e
 from adanet_py.folder import PROBE, read_described, read_state
 from adanet_py.leaderboard import ranked
 from adanet_py.model import Model, load
+from adanet_py.prediction_cost import costs
 from adanet_py.records import Result
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from adanet_py.prepare import Prepared
 
 OUT = "ensemble.adanet"
@@ -124,29 +121,6 @@ def model_of(folder: Path, single: Result | None, grown: Grown) -> Model:
         weights=grown.weights if single is None else None,
         about=about,
     )
-
-
-def costs(models: Mapping[str, Model], frame: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Milliseconds that each model takes to predict 1,000 rows, and the bytes of its file.
-
-    The rows are those of `frame`, repeated; the median of three, after one to warm up.
-    """
-    import pandas as pd
-
-    rows = pd.concat([frame] * -(-1000 // len(frame)), ignore_index=True).iloc[:1000]
-    found = {}
-    for name, model in models.items():
-        model.predict(rows)
-        seconds: list[float] = []
-        for _ in range(3):
-            start = time.perf_counter()
-            model.predict(rows)
-            seconds.append(time.perf_counter() - start)
-        found[name] = {
-            "predict_ms": round(1e3 * statistics.median(seconds), 2),
-            "bytes": float(len(model.to_bytes())),
-        }
-    return found
 
 
 def compared(

@@ -43,6 +43,7 @@ from adanet_py.folder import (
 )
 from adanet_py.journal import Journal, Lock, remove_leftovers
 from adanet_py.loop import Refining, Search
+from adanet_py.member_fits import check_members, try_members
 from adanet_py.metrics import get_metric
 from adanet_py.model import MODEL_FILE, Model, load
 from adanet_py.own import Own
@@ -316,6 +317,7 @@ def _prepared(
     """
     begun = is_run(folder)
     config = about.config
+    check_members(config)
     if begun and _has_prepared(folder):
         return load_prepared(folder), find_device(config, executor, notify)
     if begun:
@@ -325,7 +327,7 @@ def _prepared(
     found = read(config, data, about.types, own.all_losses())
     device = find_device(config, executor, notify)
     prepared = prepare(found, folder, config.class_weight)
-    for note in prepared.notes:
+    for note in (*prepared.notes, *try_members(config, prepared)):
         notify({"kind": "note", "message": note})
     if not begun:
         begin(folder, replace(about, data=data_stamp(data)), space)
@@ -426,10 +428,23 @@ def _result(folder: Path, own: Own) -> SearchResult:
         "candidates": len(state.finished()) - sum(state.infeasible.values()),
         "best": about,
         "ensemble": _of_ensemble(state),
+        "costs": _costs(state, best),
         "forecast": state.forecast,
         "stopped": state.stopped or "interrupted",
     }
     return SearchResult(folder, state, summary, own)
+
+
+def _costs(state: State, best: Result | None) -> dict[str, Any]:
+    """What it costs to predict with the ensemble saved and with the best network, where measured.
+
+    Where the model is a baseline, with that too.
+    """
+    names = {} if best is None else {best.candidate.id: "single"}
+    if state.model is not None:
+        saved = state.model["candidate"]
+        names.setdefault(saved, "ensemble" if saved == ENSEMBLE else "baseline")
+    return {name: state.costs[key] for key, name in names.items() if key in state.costs}
 
 
 def _of_ensemble(state: State) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adanet_py.choosing import Choice
-from adanet_py.ensembling import Grown
+from adanet_py.ensembling import Grown, may_join
 from adanet_py.errors import RunError
 from adanet_py.executors import Nursery
 from adanet_py.export import Check, accept, start_check
@@ -42,7 +42,7 @@ class Saver:
     nursery: Nursery
     choice: Choice = best_of
     leader: Callable[[], Result | None] = lambda: None
-    any_member: bool = False  # at the end a baseline is the model where it is better
+    members: str = "networks"  # who may be the model at the end, see `may_join`
     saved: Result | None = None
     seconds: float = 0.3  # of the last check; before one has ended a guess
     _check: Check | None = None
@@ -59,15 +59,17 @@ class Saver:
     ) -> Result | None:
         """The best network; before there is one, the best baseline.
 
-        The `last` time, where any may be the model, the better of both.
+        The `last` time the better of both, of those that may be members.
         """
         refused = {name for name, tries in self._tries.items() if tries >= TRIES}
         best = self.leader() if self.choice is best_of else None
         if best is None or best.candidate.id in refused:
             best = self.choice(networks, refused)
-        if best is not None and not (last and self.any_member):
+        if best is not None and not last:
             return best
         able = [r for r in (*baselines, best) if r is not None and self._may(r)]
+        if best is not None:
+            able = [r for r in able if may_join(r, self.members)] or [best]
         return max(able, key=lambda r: r.reward, default=None)
 
     def step(self, networks: Sequence[Result], baselines: Sequence[Result], late: bool) -> None:
@@ -117,7 +119,8 @@ class Saver:
     def save_ensemble(self, grown: Grown) -> None:
         """Put an ensemble in the place of the model if it passes the check; waits for that."""
         best = grown.members[0]
-        check = start_check(self.folder, self.prepared, best, self.own, self.nursery, grown)
+        single = self.leader()
+        check = start_check(self.folder, self.prepared, best, self.own, self.nursery, grown, single)
         if not check.done(LONGEST_CHECK):
             check.message = f"it did not answer within {LONGEST_CHECK:.0f} s"
         if check.good:

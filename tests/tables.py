@@ -45,7 +45,7 @@ def few_trees(monkeypatch):
     monkeypatch.setattr(boosting, "STOPPED_ITERATIONS", 20)
 
 
-def check_here(folder, prepared, result, own, nursery=None, grown=None):
+def check_here(folder, prepared, result, own, nursery=None, grown=None, beside=None):
     """As `export.start_check`, but the model is reloaded in this process: no other is started."""
     from adanet_py import export, model
 

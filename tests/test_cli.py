@@ -24,6 +24,8 @@ SUMMARY = {
              "n_params": 1234},
     "ensemble": {"members": 3, "validation": 0.24, "audit": 0.26, "mean": 0.245, "single": 0.25,
                  "alone": 0.255, "saved": True},
+    "costs": {"ensemble": {"predict_ms": 12.345, "bytes": 345678.0},
+              "single": {"predict_ms": 3.0, "bytes": 1200.0}},
 }  # fmt: skip
 BOARD = pd.DataFrame(
     {"rank": [1, 2, None], "id": ["abc", "def", "xyz"], "architecture": ["mlp", "tabm", "mlp"],
@@ -147,6 +149,7 @@ def test_notes_go_to_stderr_as_plain_lines_and_the_result_to_stdout(fake):
     assert "results/x/model.adanet" in done.stdout
     assert "log_loss 0.25" in done.stdout
     assert "3 members, log_loss 0.24, of one alone 0.255, both cross-fitted" in done.stdout
+    assert "Cost:   ensemble 12.3 ms, 346 kB; single 3 ms, 1 kB: 1,000 rows" in done.stdout
     assert "12 candidates in 1m01s" in done.stdout
 
 

@@ -17,17 +17,16 @@ import numpy as np
 from adanet_py.baselines.averaging import Averaging, averaging_baseline
 from adanet_py.baselines.boosting import Boosting, boosting_baseline
 from adanet_py.baselines.linear import constant_model, from_members, linear_model, predict_linear
-from adanet_py.baselines.problem import Baseline, Features, Problem, beside_rows
+from adanet_py.baselines.onnx_models import fold_of, predict_onnx
+from adanet_py.baselines.problem import Baseline, Features, make_problem
 from adanet_py.baselines.tree_models import predict_trees
 from adanet_py.metrics import get_metric
-from adanet_py.outputs import in_own_unit
-from adanet_py.tasks import has_several_targets
 
 if TYPE_CHECKING:
     from adanet_py.data.splits import Split
     from adanet_py.data.targets import AnyTarget
 
-__all__ = ["Baseline", "Features", "names", "predict_member", "run_baselines"]
+__all__ = ["Baseline", "Features", "make_problem", "names", "predict_member", "run_baselines"]
 
 ALWAYS = ("constant", "linear", "hist_gradient_boosting")
 
@@ -77,19 +76,26 @@ def names(more: bool) -> tuple[str, ...]:
     return (*ALWAYS, *(TREES if more else ()))
 
 
+def kind_of(member: Mapping[str, np.ndarray]) -> str:
+    """What holds the arrays of a Baseline's `member`: "linear", "trees" or "onnx"."""
+    return "trees" if "tree" in member else "onnx" if "onnx" in member else "linear"
+
+
 def predict_member(member: Mapping[str, np.ndarray], features: Features, task: str) -> np.ndarray:
     """Predict with the `member` of a Baseline: probabilities [N, C], or numbers [N].
 
     With several targets [N, T], see outputs.py. `features` as in `run_baselines`, any rows. The
     folds' models are averaged. A category code the model never saw counts as missing (code 0).
     """
-    predict = predict_trees if "tree" in member else predict_linear
-    return predict(member, features, task)
+    predict = {"trees": predict_trees, "onnx": predict_onnx, "linear": predict_linear}
+    return predict[kind_of(member)](member, features, task)
 
 
 def one_fold(member: Mapping[str, np.ndarray], fold: int) -> dict[str, np.ndarray]:
     """The member of one fold alone."""
-    if "tree" not in member:
+    if kind_of(member) == "onnx":
+        return fold_of(member, fold)
+    if kind_of(member) == "linear":
         return {k: v if k == "offsets" else v[fold : fold + 1] for k, v in member.items()}
     own = member["fold"] == fold
     return {
@@ -102,7 +108,8 @@ def one_fold(member: Mapping[str, np.ndarray], fold: int) -> dict[str, np.ndarra
 
 def count_folds(member: Mapping[str, np.ndarray]) -> int:
     """How many models a member holds."""
-    return len(member["base" if "tree" in member else "intercept"])
+    each = {"trees": "base", "onnx": "length", "linear": "intercept"}
+    return len(member[each[kind_of(member)]])
 
 
 def run_baselines(
@@ -131,21 +138,12 @@ def run_baselines(
     codes, or numbers standardised by `target`, with several targets [N, T]; `weight` [N] or None.
     With several folds there is one model per fold. `seconds` bounds the boosting: it ends with
     fewer trees or rows, and its message says so. Where `loss` is "poisson" or "gamma" linear and
-    boosting minimise that deviance with a log link. With `exposure` [N] all are fitted to rates
-    (the target per exposure) with weights times exposure, and predict rate times exposure.
+    boosting minimise that deviance with a log link. With `exposure` [N] see `make_problem`.
     """
     end = time.monotonic() + seconds
-    if exposure is not None:
-        e = np.asarray(exposure, dtype=np.float64)
-        rates = in_own_unit(y, target.mean, target.scale) / beside_rows(e, y)
-        y = (rates - target.mean) / target.scale
-        weight = e if weight is None else np.asarray(weight) * e
-        features = {**features, "exposure": exposure}
-    n_outputs = y.shape[1] if has_several_targets(task) else max(1, len(target.classes))
-    codes = features["category"]
-    sizes = [int(codes[:, j].max(initial=0)) + 1 for j in range(codes.shape[1])]
-    offsets = np.cumsum([0, *sizes])
-    problem = Problem(features, y, weight, task, metric, target, n_outputs, seed, offsets, loss)
+    problem = make_problem(
+        features, y, weight, task, metric, target, seed=seed, loss=loss, exposure=exposure
+    )
     constants = [constant_model(problem, rows) for rows in split.train]
     yield from_members("constant", constants, problem, split)
     if "linear" not in have:

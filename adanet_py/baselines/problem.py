@@ -94,6 +94,36 @@ class Problem:
         return None if self.weight is None else np.asarray(self.weight[rows], dtype=np.float64)
 
 
+def make_problem(
+    features: Features,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    task: str,
+    metric: str,
+    target: AnyTarget,
+    *,
+    seed: int = 0,
+    loss: str = "auto",
+    exposure: np.ndarray | None = None,
+) -> Problem:
+    """What is fitted, of the arguments of `run_baselines`.
+
+    With `exposure` [N] models are fitted to rates (the target per exposure) with weights times
+    exposure, and predict rate times exposure.
+    """
+    if exposure is not None:
+        e = np.asarray(exposure, dtype=np.float64)
+        rates = in_own_unit(y, target.mean, target.scale) / beside_rows(e, y)
+        y = (rates - target.mean) / target.scale
+        weight = e if weight is None else np.asarray(weight) * e
+        features = {**features, "exposure": exposure}
+    n_outputs = y.shape[1] if has_several_targets(task) else max(1, len(target.classes))
+    codes = features["category"]
+    sizes = [int(codes[:, j].max(initial=0)) + 1 for j in range(codes.shape[1])]
+    offsets = np.cumsum([0, *sizes])
+    return Problem(features, y, weight, task, metric, target, n_outputs, seed, offsets, loss)
+
+
 def sample(problem: Problem, rows: np.ndarray, limit: int) -> np.ndarray:
     """At most about `limit` of `rows`, sorted, with a row of every class that has one."""
     if len(rows) <= limit:

@@ -148,8 +148,13 @@ def ensemble(
     bias: Annotated[bool, typer.Option("--bias", help="Fit a bias too.")] = False,
     complexity: Complexity = "depth",
     members: Annotated[
-        str, typer.Option(metavar="WHO", help="networks, or any: baselines may join too.")
-    ] = "networks",
+        str | None,
+        typer.Option(
+            metavar="WHO",
+            help="networks; given: models given to the search too; any: baselines too. "
+            "[default: as in the search]",
+        ),
+    ] = None,
     most: Annotated[int, typer.Option(metavar="N", min=1, help="Members at most.")] = 16,
     single: Annotated[
         bool, typer.Option("--single", help="Save the best single network instead.")
@@ -181,8 +186,10 @@ def ensemble(
 ) -> None:
     """Grow the ensemble of a run that has ended anew; nothing is trained but with --distil."""
     from adanet_py.ensembling import Options
+    from adanet_py.folder import read_described
     from adanet_py.regrow import compared, regrow
 
+    members = members or read_described(run).config.joining
     options = Options(
         ensembler, adanet_lambda, adanet_beta, weights, bias, strategy, complexity, most, members,  # type: ignore[arg-type]
     )  # fmt: skip

@@ -71,8 +71,13 @@ def search(
         typer.Option(metavar="NAME", help="How the best are combined; see: list ensemblers; none."),
     ] = "adanet",
     members: Annotated[
-        str, typer.Option(metavar="WHO", help="networks, or any: baselines may join too.")
-    ] = "networks",
+        list[str] | None,
+        typer.Option(
+            metavar="WHO",
+            help='networks; any: baselines may join too; a model of scikit-learn, "SVC(C=3)", '
+            "fitted for it; may be repeated. [default: networks]",
+        ),
+    ] = None,
     adanet_lambda: Annotated[
         float,
         typer.Option(metavar="L", help="Penalty of a member's weight by complexity."),
@@ -166,7 +171,7 @@ def search(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
             space=space, controller=controller, prior=prior, fidelity=fidelity,
-            ensemble=ensemble, members=members, adanet_lambda=adanet_lambda,
+            ensemble=ensemble, members=members or "networks", adanet_lambda=adanet_lambda,
             adanet_beta=adanet_beta, refine_share=refine_share, folds=folds, split=split,
             group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
@@ -258,6 +263,10 @@ def _show_summary(found: Any, summary: Any) -> None:
         beside = "" if alone is None else f", of one alone {alone:.6g}"
         print(f"AdaNet: {grown['members']} members, {summary['metric']} {grown['validation']:.6g}"
               f"{beside}, both cross-fitted on validation rows; {verdict}")  # fmt: skip
+    if costs := summary["costs"]:
+        each = (f"{name} {c['predict_ms']:.3g} ms, {c['bytes'] / 1e3:,.0f} kB"
+                for name, c in costs.items())  # fmt: skip
+        print(f"Cost:   {'; '.join(each)}: 1,000 rows predicted on this machine, and the file")
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "
           f"in {duration(summary['seconds'])}")  # fmt: skip
