@@ -160,7 +160,7 @@ def test_what_is_better_depends_on_the_metric(run):
         ({"lambda_": -1.0}, "--lambda: expected a number of 0 or more"),
         ({"beta": float("nan")}, "--beta: expected a number of 0 or more"),
         ({"most": 0}, "at least 1 member"),
-        ({"members": "all"}, "Known: any, networks"),
+        ({"members": "all"}, "Known: any, given, networks"),
     ],
 )
 def test_bad_options_are_refused(given, words):
