@@ -13,17 +13,18 @@ from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-from adanet_py.controllers import process
+from adanet_py.controllers import CONTROLLERS, process
 from adanet_py.controllers.columns import columns_of
 from adanet_py.controllers.features import features_of
 from adanet_py.controllers.improvement import log_expected_improvement
 from adanet_py.controllers.points import points_of
 from adanet_py.controllers.process import CONSTANT, Kernel, Posterior, fit
+from adanet_py.records import Candidate, History, Knob, Result, Status
 
 sys.path.insert(0, str(Path(__file__).parent))
-from spaces import REGISTRIES, ZOO
+from spaces import REGISTRIES, ZOO, Entry
 
-from adanet_py.space import load_space
+from adanet_py.space import Registries, SearchSpace, load_space
 
 CELL = load_space(
     {
@@ -130,7 +131,6 @@ def test_without_results_hyperparameters_are_those_of_the_prior():
 
 def test_a_history_of_elsewhere_then_of_this_space_is_fitted():
     from adanet_py.controllers import gp
-    from adanet_py.records import Candidate, History, Result, Status
     from adanet_py.space import sample
 
     others = [Result(Candidate("linear", optimizer=""), Status.BASELINE, reward=1.0)] * 30
@@ -153,25 +153,23 @@ def test_knobs_of_one_name_are_one_factor_and_what_is_not_active_is_at_the_origi
     assert np.allclose(np.sort(features(point[None])[0]), [0, 0, 0, 0, 0, 0, 0, 0.5, half, half])
 
 
+def cell_of(decisions: int) -> SearchSpace:
+    """A space of so many decisions between the same three words."""
+    words = ("none", "batch", "layer")
+    names = [f"op{i}" for i in range(decisions)]
+    cell = Entry({name: Knob("none", choices=words) for name in names})
+    registries = Registries({"cell": cell}, REGISTRIES.optimizers, REGISTRIES.schedules, {})
+    space = {
+        "name": "ops",
+        "architectures": {"cell": {name: {"choice": [*words]} for name in names}},
+        "optimizers": {"adam": {}},
+    }
+    return load_space(space, registries)
+
+
 def test_words_of_three_decisions_alike_are_counted():
     assert features_of(columns_of(ZOO["40 dimensions"])).first_count == 40
-    words = {"choice": ["none", "batch", "layer"]}
-    from spaces import Entry
-
-    from adanet_py.records import Knob
-    from adanet_py.space import Registries
-
-    knob = Knob("none", choices=("none", "batch", "layer"))
-    cell = Entry({f"op{i}": knob for i in range(3)})
-    registries = Registries({"cell": cell}, REGISTRIES.optimizers, REGISTRIES.schedules, {})
-    space = load_space(
-        {
-            "name": "ops",
-            "architectures": {"cell": {f"op{i}": words for i in range(3)}},
-            "optimizers": {"adam": {}},
-        },
-        registries,
-    )
+    space = cell_of(3)
     features = features_of(columns_of(space))
     assert features.first_count == 3
     found = features(anywhere(space, 50))
@@ -179,6 +177,23 @@ def test_words_of_three_decisions_alike_are_counted():
     assert np.allclose(found[:, 9:].sum(axis=1), ones.sum(axis=1) * 0.5**0.5 / 3**0.5)
     by_hand = ones.reshape(-1, 3, 3).sum(axis=1) * 0.5**0.5 / 3**0.5
     assert np.allclose(np.sort(found[:, 9:]), np.sort(by_hand))
+
+
+@pytest.mark.parametrize("controller", ["gp", "surrogate"])
+def test_the_first_points_choose_each_word_everywhere_and_never_again(controller):
+    space, rng = cell_of(9), np.random.default_rng(0)  # of 19,683 cells three
+
+    def everywhere(candidates):
+        words = [set(c.static.values()) for c in candidates]
+        return sorted(w for found in words if len(found) == 1 for w in found)
+
+    propose = CONTROLLERS[controller]
+    assert everywhere(propose(space, History(), 5, rng)) == ["batch", "layer", "none"]
+    assert not features_of(columns_of(cell_of(2))).corners
+    first = next(c for c in propose(space, History(), 5, rng) if everywhere([c]) == ["batch"])
+    tried = History((Result(first, Status.COMPLETE, reward=0.0),))
+    for history in (tried, History((), (first,))):
+        assert everywhere(propose(space, history, 8, rng)) == ["layer", "none"]
 
 
 @pytest.mark.parametrize("z", [3.0, 0.5, -0.999, -1.001, -4.0, -20.0])

@@ -103,25 +103,45 @@ def propose_by(
 def explore(
     space: SearchSpace, history: History, n: int, rng: np.random.Generator
 ) -> list[Candidate]:
-    """Points far from all tried: of `DRAWN` draws from the prior the one whose nearest is farthest.
+    """Points far from all tried: of `DRAWN` draws from the prior, and of the corners that nobody
+    has, the one whose nearest is farthest. For the start, when there is no model.
 
     (Best-candidate sampling; Mitchell 1991, "Spectrally optimal sampling for distribution ray
-    tracing".) Distances are those of features. For the start, when there is no model.
+    tracing".) Distances are those of features. A corner (see there) is a draw in which decisions
+    between the same words all choose one of them, every operation of a cell the same: for what such
+    decisions have in common, the shares of the words, the corners are the design that tells most
+    (Scheffe 1958, "Experiments with mixtures"), and draws hardly ever come near them.
     """
     columns = columns_of(space)
     points, features = points_of(columns), features_of(columns)
-    seen = features(tried(space, history, STARTS).points)
+    known = tried(space, history, STARTS).points
+    seen = features(known)
 
     def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
-        nonlocal seen
-        found = points.finish(points.draw(DRAWN, rng), columns.encode(program or {}))
+        nonlocal seen, known
+        found = points.draw(DRAWN, rng)
+        if program is None:
+            corners = [corner for corner in features.corners if not _has(known, *corner)]
+            extreme = points.draw(len(corners), rng)
+            for i, place in enumerate(rng.permutation(len(corners))):  # the first of equals wins
+                at, codes = corners[place]
+                extreme[i, at] = codes
+            found = np.vstack([extreme, found])
+        found = points.finish(found, columns.encode(program or {}))
         x = features(found)
         gaps = ((x[:, None] - seen) ** 2).sum(axis=2).min(axis=1, initial=np.inf)
         place = int(np.argmax(gaps))
-        seen = np.vstack([seen, x[place]])
+        seen, known = np.vstack([seen, x[place]]), np.vstack([known, found[place]])
         return columns.decode(found[place]), None, None
 
     return propose_family_by_family(space, history, n, rng, draw)
+
+
+def _has(points: Floats, columns: Places, codes: Floats) -> bool:
+    """Whether one of `points` [m, D] has these choices, as far as it has to choose there."""
+    there = points[:, columns]
+    same = there == codes
+    return bool(((same | np.isnan(there)).all(axis=1) & same.any(axis=1)).any())
 
 
 class Search:

@@ -33,7 +33,9 @@ class Features:
     """The features of the columns of a space; made by `features_of`.
 
     `factor` [F] is the factor that each feature belongs to, numbered from 0; the features of counts
-    come last and their factors start at `first_count`.
+    come last and their factors start at `first_count`. `corners` are the points in which all
+    decisions that are counted together choose the same word, as far as they decide them: the
+    columns [k] and the choice [k] of each, a corner for every word.
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
@@ -45,6 +47,7 @@ class Features:
         ranges: list[tuple[int, int, float]] = []  # column, feature, scale
         words: list[tuple[int, list[int]]] = []  # column, feature of each word
         alike: dict[tuple[str, ...], list[list[int]]] = {}
+        chosen: dict[tuple[str, ...], list[int]] = {}  # the columns of these
         owner: list[int] = []
         for factor, members in enumerate(factors.values()):
             start = len(owner)
@@ -61,10 +64,13 @@ class Features:
                 words.append((j, of_word))
             owner += [factor] * len(at)
             alike.setdefault(tuple(sorted(at)), []).append([at[w] for w in sorted(at)])
+            chosen.setdefault(tuple(sorted(at)), []).extend(members)
         self.first_count = len(factors)
         self._counts: list[tuple[Places, int]] = []
-        for same in alike.values():
+        self.corners: list[tuple[Places, Floats]] = []
+        for text, same in alike.items():
             if len(same) >= ALIKE:
+                self.corners += [_corner(decisions, chosen[text], word) for word in text]
                 self._counts.append((np.array(same), len(owner)))
                 owner += [self.first_count + len(self._counts) - 1] * len(same[0])
         self.factor = np.array(owner, dtype=np.intp)
@@ -97,6 +103,14 @@ class Features:
             counts = out[:, same].sum(axis=1)
             out[:, first : first + same.shape[1]] = counts / len(same) ** 0.5
         return out[:, :width]
+
+
+def _corner(decisions: Sequence[Decision], columns: list[int], word: str) -> tuple[Places, Floats]:
+    """Those of `columns` that have this word, and which of their choices it is."""
+    texts = {j: [repr(w) for w in decisions[j].domain] for j in columns}
+    having = [j for j in columns if word in texts[j]]
+    codes = [float(texts[j].index(word)) for j in having]
+    return np.array(having, dtype=np.intp), np.array(codes)
 
 
 _COMPILED: WeakKeyDictionary[Columns, Features] = WeakKeyDictionary()
