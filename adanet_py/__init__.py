@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from adanet_py.controllers import CONTROLLERS, from_sampler
     from adanet_py.errors import AdanetError, ConfigError, DataError, RunError, SpaceError
     from adanet_py.estimators import AdaNetClassifier, AdaNetRegressor
+    from adanet_py.grown_estimators import GrownClassifier, GrownRegressor
     from adanet_py.metrics import METRICS
     from adanet_py.model import Model
     from adanet_py.records import Candidate, Group, History, Knob, Result, Status
@@ -42,6 +43,7 @@ _HOMES = {
     "subnetworks.options": ("GrowthOptions",),
     "subnetworks.tables": ("grow_table",),
     "estimators": ("AdaNetClassifier", "AdaNetRegressor"),
+    "grown_estimators": ("GrownClassifier", "GrownRegressor"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -55,7 +57,7 @@ __all__ = [  # noqa: RUF022 - by theme, as in _HOMES
     "ARCHITECTURES", "Architecture",
     "CONTROLLERS", "from_sampler",
     "GrowthOptions", "grow_table",
-    "AdaNetClassifier", "AdaNetRegressor",
+    "AdaNetClassifier", "AdaNetRegressor", "GrownClassifier", "GrownRegressor",
     "__version__",
 ]  # fmt: skip
 

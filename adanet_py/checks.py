@@ -1,4 +1,4 @@
-"""Is a run folder or a model file whole?"""
+"""Is a run folder, the folder of a grown AdaNet or a model file whole?"""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 
 from adanet_py.errors import AdanetError
-from adanet_py.folder import JOURNAL, State, read_described, read_state
+from adanet_py.folder import CONFIG, JOURNAL, State, read_described, read_state
 from adanet_py.model import MODEL_FILE, load
+from adanet_py.subnetworks.folder import check_grown, is_grown
 
 
 def check(path: str | os.PathLike[str]) -> list[str]:
-    """Problems of a run folder or model file, in words; empty if it is whole.
+    """Problems of a run folder, a grown AdaNet's folder or a model file, in words; empty if whole.
 
-    Raises RunError where there is neither, or a newer program wrote the run.
+    Raises RunError where there is none, or a newer program wrote the run.
     """
     found = Path(path)
     problems: list[str] = []
@@ -23,6 +24,8 @@ def check(path: str | os.PathLike[str]) -> list[str]:
         except AdanetError as error:
             return [str(error)]
         return []
+    if is_grown(found) and not (found / CONFIG).exists():
+        return check_grown(found)
     read_described(found)
     for name in (JOURNAL, "prepared.json", "split.npz", "space.yaml"):
         if not (found / name).exists():

@@ -24,7 +24,7 @@ from adanet_py.calibration import fold_of
 from adanet_py.ensemble.complexity import COMPLEXITIES
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
 from adanet_py.ensemble.growth import STRATEGIES, Ensemble, Member, Setting
-from adanet_py.ensemble.links import Link
+from adanet_py.ensemble.links import Link, rates
 from adanet_py.ensemble.losses import OTHERS, Convex
 from adanet_py.ensemble.objective import KINDS, Kind
 from adanet_py.ensemble.pool import Pool, read_pool
@@ -172,22 +172,12 @@ class HeldOut:
         return OTHERS[self.loss](self.quantile, self.target_ratio)
 
     def fitted(self) -> Rows:
-        """The validation rows as weights are fitted on them: without exposure.
-
-        The Poisson deviance of a count y with the mean e m is e times that of y / e with m, the
-        Gamma deviance is the same: exposures e divide the target and, for counts, weigh the rows.
-        """
+        """The validation rows as weights are fitted on them: without exposure, see `rates`."""
         rows = self.validation
         if rows.offset is None:
             return rows
-        exposure, ratio = np.exp(rows.offset), np.asarray(self.target_ratio)
         y = np.asarray(rows.y, np.float64)
-        each = exposure.reshape(-1, *[1] * (y.ndim - 1))
-        weight = np.ones(len(y)) if rows.weight is None else rows.weight
-        return Rows(
-            ratio * ((1.0 + y / ratio) / each - 1.0),
-            weight * exposure if self.loss == "poisson" else weight,
-        )
+        return Rows(*rates(y, rows.weight, np.exp(rows.offset), self.target_ratio, self.loss))
 
     @classmethod
     def of(cls, prepared: Prepared) -> HeldOut:

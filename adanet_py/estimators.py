@@ -89,8 +89,11 @@ class _AdaNet(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         tags.input_tags.string = True
-        tags.non_deterministic = self.time is not None or self.candidates is None
+        tags.non_deterministic = self._ends_by_the_clock()
         return tags
+
+    def _ends_by_the_clock(self) -> bool:
+        return self.time is not None or self.candidates is None
 
     def _search(
         self,
@@ -105,14 +108,7 @@ class _AdaNet(BaseEstimator):
         from adanet_py.run import search
 
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        several = y.ndim == 2
-        names = [f"{_TARGET} {t}" for t in range(y.shape[1])] if several else [_TARGET]
-        targets = pd.DataFrame(y, columns=pd.Index(names, dtype=object), index=frame.index)
-        frame = pd.concat([frame, targets], axis=1)
-        if sample_weight is not None:
-            frame[_WEIGHT] = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
-        if exposure is not None:
-            frame[_EXPOSURE] = _exposures(exposure, frame)
+        frame, names = _with_columns(frame, y, sample_weight, exposure)
         named = self.space if isinstance(self.space, str | os.PathLike) else None
         with tempfile.TemporaryDirectory(prefix="adanet_py-") as temporary, _value_errors():
             config = SearchConfig(
@@ -448,6 +444,21 @@ def _value_errors() -> Iterator[None]:
         yield
     except AdanetError as error:
         raise ValueError(str(error)) from error
+
+
+def _with_columns(
+    frame: pd.DataFrame, y: np.ndarray, sample_weight: Any, exposure: Any
+) -> tuple[pd.DataFrame, list[str]]:
+    """The features with target, weights and exposures beside them; the names of the targets."""
+    several = y.ndim == 2
+    names = [f"{_TARGET} {t}" for t in range(y.shape[1])] if several else [_TARGET]
+    targets = pd.DataFrame(y, columns=pd.Index(names, dtype=object), index=frame.index)
+    frame = pd.concat([frame, targets], axis=1)
+    if sample_weight is not None:
+        frame[_WEIGHT] = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
+    if exposure is not None:
+        frame[_EXPOSURE] = _exposures(exposure, frame)
+    return frame, names
 
 
 def _exposures(exposure: Any, frame: pd.DataFrame) -> np.ndarray:

@@ -11,7 +11,8 @@ with the best mean accuracy over the ten validation folds is scored on the test 
 are logistic regression and a network of one to three layers trained by the same code. All three
 have their own random or full grid of settings, in `adanet_protocol.grid`.
 
-Variants: the setting AdaNet was given on the first pair, with each change of the paper.
+AdaNet's subnetworks are trained for themselves there and not connected; the variants are AdaNet as
+the paper has it and its variants, with the setting chosen on the first pair.
 
 Tutorial: subnetworks of 64 units, each trained alone, three rounds from a linear model on, of
 california_housing with the target log1p(y): weighed the same, by weights learned, and learned with
@@ -19,14 +20,18 @@ lambda, which is tuned on validation rows. There on Boston the mean squared erro
 0.0343 and 0.0340 of one run.
 
 What was measured is kept in results/adanet.csv, a row per fold and setting, and results/adanet.md
-is made of it; parts that are run again replace their rows.
+is made of it; settings of pairs that are there are not run again, of the other parts the rows are
+replaced. With --seconds nothing begins after them: the same command then goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +50,13 @@ def chosen(rows: pd.DataFrame) -> pd.DataFrame:
     """Of the rows of a method on one pair those of the setting with the best mean validation."""
     best = rows.groupby("setting")["validation"].mean().idxmax()
     return rows[rows["setting"] == best].sort_values("fold")
+
+
+def as_many(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of one pair, the settings that both methods with networks were run with, by number."""
+    sets = [set(r["setting"]) for m, r in rows.groupby("method") if m in METHODS[1:]]
+    both = set.intersection(*sets) if sets else set()
+    return rows[(rows["method"] == METHODS[0]) | rows["setting"].isin(both)]
 
 
 def tuned(rows: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +86,7 @@ def report(rows: pd.DataFrame) -> list[str]:
             "|" + "---|" * 10,
         ]  # fmt: skip
     for pair, own in pairs.groupby("data", sort=False):
-        found = {m: chosen(r) for m, r in own.groupby("method")}
+        found = {m: chosen(r) for m, r in as_many(own).groupby("method")}
         if set(found) != set(METHODS):
             continue
         score = {m: 100 * found[m]["test"].to_numpy() for m in METHODS}
@@ -89,7 +101,8 @@ def report(rows: pd.DataFrame) -> list[str]:
         )
     if len(pairs):
         out += ["", "Settings chosen on the validation folds, and seconds of a fold:", ""]
-        for (pair, method), r in pairs.groupby(["data", "method"], sort=False):
+        even = pd.concat([as_many(r) for _, r in pairs.groupby("data", sort=False)])
+        for (pair, method), r in even.groupby(["data", "method"], sort=False):
             best = chosen(r).iloc[0]
             count, spent = r["setting"].nunique(), r["seconds"].mean()
             out.append(
@@ -105,13 +118,11 @@ def _variants(rows: pd.DataFrame) -> list[str]:
     for pair, own in found.groupby("data", sort=False):
         plain = rows[(rows["part"] == "pairs") & (rows["data"] == pair)]
         plain = plain[(plain["method"] == "AdaNet") & (plain["setting"] == own["setting"].iloc[0])]
-        out += [
-            "",
-            f"## Variants, {pair}",
-            "",
-            "With the setting chosen for AdaNet; not tuned.",
-            "",
-        ]
+        about = (
+            "With the setting chosen for AdaNet, not tuned: subnetworks trained on what the"
+            " ensemble lacks, connected, one layer deeper allowed, selected by F; and its variants."
+        )
+        out += ["", f"## As in the paper, {pair}", "", about, ""]
         out += ["| variant | test accuracy | difference from AdaNet | subnetworks | layers |"]
         out += ["|---|---|---|---|---|"]
         base = 100 * plain.sort_values("fold")["test"].to_numpy()
@@ -166,6 +177,22 @@ def keep(new: pd.DataFrame, stem: Path) -> pd.DataFrame:
     return pd.concat([kept, new], ignore_index=True)
 
 
+def there(stem: Path, pair: str, method: str, size: Size) -> set[int]:
+    """The settings of a method whose rows are of record, by number."""
+    path = stem.with_suffix(".csv")
+    if not path.is_file():
+        return set()
+    old = pd.read_csv(path)
+    old = old[(old["part"] == "pairs") & (old["data"] == pair) & (old["method"] == method)]
+    same = [json.dumps(s) for s in grid(method, size)]
+    kept = [
+        v == same[k] if k < len(same) else False
+        for k, v in zip(old["setting"], old["values"], strict=True)
+    ]
+    count = old[kept].groupby("setting")["fold"].nunique()
+    return set(count[count == size.folds].index)
+
+
 def main() -> None:
     """Run what is asked for; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -176,7 +203,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("all", "pairs", "variants", "tutorial"), default="all")
     parser.add_argument("--pair", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--setting", nargs="+", type=int, default=[], help="only these, by number")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which none begins")
     parser.add_argument("--quick", action="store_true", help="very few rows; nothing is written")
     parser.add_argument("--out", type=Path, help="stem of the files to write")
     parser.add_argument("--json", action="store_true", help="last line: the rows as JSON")
@@ -184,7 +211,7 @@ def main() -> None:
     settle(1, "cpu")
     size = QUICK if args.quick else Size()
     stem = args.out or (None if args.quick else RECORD)
-    rows = pd.DataFrame()
+    rows, began = pd.DataFrame(), time.monotonic()
 
     def add(found: list[dict[str, Any]], count: int) -> None:
         nonlocal rows
@@ -194,14 +221,19 @@ def main() -> None:
             write(keep(new, stem), stem)
 
     if args.part in ("all", "pairs"):
+        # As many settings of each, whenever it is broken off.
+        turns = [(at, m) for at in range(max(size.settings, 9)) for m in args.method]
         for pair in args.pair:
-            for method in args.method:
-                add(run_pair(pair, method, args.data, size, args.setting), size.rows)
+            known = {m: set() if stem is None else there(stem, pair, m, size) for m in METHODS}
+            for at, method in turns:
+                late = time.monotonic() - began > args.seconds
+                if not late and at < len(grid(method, size)) and at not in known[method]:
+                    add(run_pair(pair, method, at, args.data, size), size.rows)
     if args.part in ("all", "variants"):
         pair = args.pair[0]
         known = rows if stem is None else pd.read_csv(stem.with_suffix(".csv"))
         own = known[(known["part"] == "pairs") & (known["data"] == pair)]
-        best = chosen(own[own["method"] == "AdaNet"]).iloc[0]
+        best = chosen(as_many(own).query("method == 'AdaNet'")).iloc[0]
         at = int(best["setting"])
         add(run_variants(pair, args.data, size, grid("AdaNet", size)[at], at), size.rows)
     if args.part in ("all", "tutorial"):
@@ -216,9 +248,9 @@ def write(rows: pd.DataFrame, stem: Path) -> None:
     stem.parent.mkdir(exist_ok=True)
     rows.to_csv(stem.with_suffix(".csv"), index=False)
     about = (
-        f"Made in parts (`--part`, `--pair`, `--setting`), the last by `{command(__file__)}`, on "
+        f"Made in parts (`--part`, `--pair`, `--seconds`), the last by `{command(__file__)}`, on "
         f"one core ({platform.machine()}) that other programs shared. Rows are a part of what "
-        "there is, so that all ends in half an hour."
+        "there is, so that it ends."
     )
     text = "\n".join(["# AdaNet against its rivals", "", about, "", *report(rows)])
     stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")

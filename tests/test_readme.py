@@ -26,8 +26,8 @@ from adanet_py.listing import REGISTRIES
 from adanet_py.refine import MOVES
 from adanet_py.reward import MEASURES
 from adanet_py.space import load_space
+from adanet_py.subnetworks.folder import COLUMNS as ADANET_COLUMNS
 from adanet_py.subnetworks.options import SELECTIONS, VARIANTS
-from adanet_py.subnetworks.tables import COLUMNS as ADANET_COLUMNS
 from adanet_py.training.diagnostics import PROBLEMS
 from adanet_py.training.losses import LOSSES
 from adanet_py.training.optimizers import OPTIMIZERS

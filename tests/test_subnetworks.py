@@ -14,16 +14,18 @@ from tables import table
 from typer.testing import CliRunner
 
 import adanet_py
+from adanet_py.checks import check
 from adanet_py.cli import app
 from adanet_py.ensemble.growth import Member
 from adanet_py.ensemble.losses import LOSSES
 from adanet_py.errors import ConfigError, RunError
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.subnetworks.architecture import SUBNETWORK, read_widths, widths_below, write_widths
+from adanet_py.subnetworks.folder import COLUMNS, TABLE, same_members
 from adanet_py.subnetworks.networks import Grown
 from adanet_py.subnetworks.options import SELECTIONS, VARIANTS, GrowthOptions, with_variants
 from adanet_py.subnetworks.rounds import Growing, Problem, Task, grow
-from adanet_py.subnetworks.tables import COLUMNS, TABLE, grow_table
+from adanet_py.subnetworks.tables import grow_table
 from adanet_py.subnetworks.training import train
 from adanet_py.training.batches import BatchOrder, member_seed
 from adanet_py.training.engines.program import build_module, switch
@@ -295,7 +297,7 @@ def test_random_widths_are_between_the_given_ones():
 
 def test_nothing_begins_when_it_is_late():
     data = problem()
-    [found] = grow(data, [Task(rows_of(data), SMALL)], late=lambda: True)
+    [found] = grow(data, [Task(rows_of(data), SMALL)], left=lambda: 0.0)
     assert (found.members, found.stopped) == ([], "no time for another round")
 
 
@@ -418,6 +420,7 @@ def test_the_command_grows_saves_and_tells_what_is_forfeited(tmp_path):
     arguments = [
         "adanet", tmp_path / "data.csv", "--target", "target", "--rounds", "2", "--widths", "4,6",
         "--epochs", "3", "--select", "held_out", "--variant", "P,SD", "--lambda", "0.0001",
+        "--goal", "alone", "--dropout", "0.1",
         "--out", tmp_path / "out",
     ]  # fmt: skip
     done = CliRunner().invoke(app, [str(a) for a in arguments])
@@ -429,6 +432,116 @@ def test_the_command_grows_saves_and_tells_what_is_forfeited(tmp_path):
     assert summary["members"]
     done = CliRunner().invoke(app, ["predict", summary["model"], str(tmp_path / "data.csv")])
     assert len(done.stdout.splitlines()) == 121
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "out")])
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'out'}: fine\n")
+    (tmp_path / "out" / "model.adanet").unlink()
+    assert CliRunner().invoke(app, ["check", str(tmp_path / "out")]).exit_code == 1
+
+
+def test_class_weights_are_row_weights_that_no_score_knows_of():
+    frame = table("binary", rows=200)
+    options = replace(SMALL, rounds=2)
+    given = grow_table(frame, target="target", options=options, class_weight={"yes": 3.0})
+    heavy = frame.assign(heavy=np.where(frame["target"] == "yes", 3.0, 1.0))
+    weighed = grow_table(heavy, target="target", options=options, weight="heavy")
+    ours, theirs = (np.asarray(g.model.predict_proba(frame)) for g in (given, weighed))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    plain = grow_table(frame, target="target", options=options)
+    assert ours[:, 1].mean() > plain.model.predict_proba(frame)[:, 1].mean() + 0.02
+    assert given.scores["validation"] != pytest.approx(weighed.scores["validation"], rel=1e-4)
+    told = grow_table(frame, target="target", options=options, class_weight="balanced")
+    assert told.prepared.class_weight is not None
+
+
+def counted(rows=300):
+    """Counts of what happens 1 or 4 times a year, over years or parts of one."""
+    rng = np.random.default_rng(0)
+    frame = table("regression", rows).drop(columns="target")
+    frame["years"] = rng.uniform(0.2, 3.0, rows)
+    rate = np.where(frame["colour"] == "red", 4.0, 1.0)
+    return frame.assign(target=rng.poisson(rate * frame["years"]).astype(float))
+
+
+@pytest.mark.parametrize("loss", ["poisson", "gamma"])
+def test_exposures_multiply_what_is_expected(loss, tmp_path):
+    frame = counted()
+    if loss == "gamma":
+        frame["target"] += 0.5
+    frame["part"] = np.where(np.arange(len(frame)) < 200, "train", "valid")
+    found = grow_table(
+        frame, target="target", loss=loss, exposure="years", split="part",
+        options=replace(SMALL, epochs=20),
+    )  # fmt: skip
+    found.save(tmp_path)
+    model, once = adanet_py.load(tmp_path), frame.assign(years=1.0)
+    np.testing.assert_allclose(
+        model.predict(frame.assign(years=2.0)), 2.0 * model.predict(once), rtol=1e-4
+    )
+    valid = frame[frame["part"] == "valid"].drop(columns="part")
+    scored = model.evaluate(valid)[found.prepared.metric]
+    assert found.scores["validation"] == pytest.approx(scored, rel=1e-4)
+    if loss == "poisson":
+        rates = [model.predict(once)[frame["colour"] == c].mean() for c in ("red", "blue")]
+        assert rates[0] > 2 * rates[1]
+
+
+def test_a_group_is_on_one_side_and_the_latest_rows_validate():
+    frame = table(rows=200).assign(shop=np.arange(200) % 20, day=np.arange(200))
+    options = replace(SMALL, rounds=1)
+    split = grow_table(frame, target="target", group="shop", options=options).prepared.split
+    assert not set(split.train[0] % 20) & set(split.valid[0] % 20)
+    split = grow_table(frame, target="target", time_column="day", options=options).prepared.split
+    assert split.train[0].max() < split.valid[0].min()
+
+
+def test_the_summary_has_prediction_time_and_size(tmp_path):
+    found = grow_table(table(), target="target", options=replace(SMALL, rounds=2))
+    path = found.save(tmp_path)
+    costs = found.summary["costs"]
+    assert costs["ensemble"]["bytes"] == path.stat().st_size
+    assert costs["single"]["bytes"] < costs["ensemble"]["bytes"]
+    assert all(c["predict_ms"] > 0 for c in costs.values())
+
+
+def test_the_first_alone_has_its_best_weight():
+    found = grow_table(table(), target="target", options=replace(SMALL, rounds=2))
+    one = grow_table(table(), target="target", options=replace(SMALL, rounds=1))
+    assert found.single == pytest.approx(one.scores, rel=1e-6, nan_ok=True)
+
+
+def test_check_finds_what_is_wrong_with_a_folder(tmp_path):
+    found = grow_table(table(), target="target", options=replace(SMALL, rounds=2))
+    path = found.save(tmp_path)
+    assert check(tmp_path) == []
+    other = grow_table(table(), target="target", options=replace(SMALL, rounds=1, widths=(5,)))
+    other.model.save(path)
+    [problem] = check(tmp_path)
+    assert "tell of other members" in problem
+    path.write_bytes(path.read_bytes()[:-100])
+    assert len(check(tmp_path)) == 1
+    path.rename(tmp_path / "model.adanet.new")
+    told = " ".join(check(tmp_path))
+    assert "model.adanet is missing" in told
+    assert "leftover" in told
+    found.save(tmp_path)
+    rounds = pd_read(tmp_path / TABLE)
+    rounds.drop(columns="why").to_csv(tmp_path / TABLE, index=False)
+    assert check(tmp_path) == ["adanet.csv: expected a column 'why', found none"]
+    (tmp_path / TABLE).write_text("")
+    assert "adanet.csv cannot be read" in check(tmp_path)[0]
+
+
+def test_check_knows_members_of_no_weight():
+    """One that no other reads is not in the model, one that is read is."""
+    found = grown()
+    sizes = np.abs(found.network()[0].mixture.detach().numpy())
+    told = [(tuple(w), float(s)) for w, s in zip(found.widths, sizes, strict=True)]
+    assert same_members(told, list(told))
+    silent = [(told[0][0], 0.0), *told[1:]]
+    assert same_members(silent, silent[1:])
+    assert same_members(silent, silent)
+    assert not same_members(told, told[1:])
+    assert not same_members(told, told[::-1])
 
 
 @pytest.mark.parametrize(
@@ -438,17 +551,30 @@ def test_the_command_grows_saves_and_tells_what_is_forfeited(tmp_path):
         (["--learning-rates", "0"], "learning_rates: expected numbers above 0"),
         (["--variant", "Q"], "Unknown variant 'Q'"),
         (["--select", "train"], "Unknown selection 'train'. Did you mean 'training'?"),
+        (["--goal", "own"], "Unknown goal 'own'"),
+        (["--read", "last"], "Unknown connections (read) 'last'"),
+        (["--dropout", "1"], "dropout: expected 0 to 0.95, found 1.0"),
         (["--lambda", "-1"], "lambda: expected 0 or more, found -1.0"),
         (["--loss", "huber"], "Expected a loss that is convex in the outputs"),
+        (["--exposure", "years"], "--exposure: expected a loss with a log link"),
+        (["--class-weight", "balanced"], "--class-weight: expected a target of classes"),
+        (["--group", "size", "--time-column", "weight"], "Expected at most one of --split"),
+        (["--device", "gpu"], "expected auto, cpu, cuda or cuda:0, found 'gpu'"),
     ],
 )
 def test_options_that_cannot_be_are_said_clearly(arguments, message, tmp_path):
-    table("regression").to_csv(tmp_path / "data.csv", index=False)
+    table("regression").assign(years=1.0).to_csv(tmp_path / "data.csv", index=False)
     done = CliRunner().invoke(
         app, ["adanet", str(tmp_path / "data.csv"), "--target", "target", *arguments]
     )
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
+
+
+def test_class_weights_of_several_targets_are_refused():
+    frame = table(rows=80).assign(other=lambda f: np.where(f["size"] > 0, "a", "b"))
+    with pytest.raises(ConfigError, match="expected one target of classes, found several"):
+        grow_table(frame, target=("target", "other"), class_weight="balanced", options=SMALL)
 
 
 def test_the_member_of_a_round_is_one_of_the_ensemble_package():

@@ -56,6 +56,16 @@ def adanet(
         str,
         typer.Option(metavar="HOW", help="Best by: training, moving_average or held_out."),
     ] = "training",
+    goal: Annotated[
+        str, typer.Option(metavar="NAME", help="Trained on the loss of the ensemble, or alone.")
+    ] = "ensemble",
+    read: Annotated[
+        str,
+        typer.Option(metavar="WHICH", help="Earlier ones read by a layer: all, previous, none."),
+    ] = "all",
+    dropout: Annotated[
+        float, typer.Option(metavar="P", help="Share of units dropped in training.")
+    ] = 0.0,
     variant: Annotated[
         str, typer.Option(metavar="NAME,...", help="Variants of the paper: R, P, D, SD.")
     ] = "",
@@ -63,7 +73,20 @@ def adanet(
         str | None,
         typer.Option(metavar="COL|FILE", help="Column or file saying train, valid or audit."),
     ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COL", help="Rows with one value stay on one side.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(metavar="COL", help="Validate on the latest rows by it.")
+    ] = None,
     weight: Annotated[str | None, typer.Option(metavar="COL", help="Row weights.")] = None,
+    exposure: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="For how long or many a count is; with a log link."),
+    ] = None,
+    class_weight: Annotated[
+        str, typer.Option(metavar="HOW", help="balanced, none, or yes=3,no=1.")
+    ] = "none",
     drop: Annotated[
         list[str] | None, typer.Option(metavar="COL", help="Not a feature; may be repeated.")
     ] = None,
@@ -73,11 +96,15 @@ def adanet(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:0.")] = "cpu",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Doubtful data are errors, not notes.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Grow an AdaNet: subnetworks trained round by round on what the ensemble lacks."""
     from adanet_py.folder import new_folder
+    from adanet_py.subnetworks.folder import TABLE
     from adanet_py.subnetworks.options import GrowthOptions, numbers_of, with_variants
     from adanet_py.subnetworks.rounds import Growing
     from adanet_py.subnetworks.tables import grow_table
@@ -87,6 +114,7 @@ def adanet(
         learning_rates=numbers_of("--learning-rates", learning_rates, float), epochs=epochs,
         lambda_=adanet_lambda, beta=adanet_beta, kind=weights,  # type: ignore[arg-type]
         complexity=complexity, selection=select,
+        goal=goal, read=read, dropout=dropout,
     )  # fmt: skip
     options = with_variants(options, [v for v in variant.split(",") if v])
 
@@ -102,8 +130,10 @@ def adanet(
     targets = tuple(part for text in target or () for part in text.split(","))
     found = grow_table(
         data, target=targets[0] if len(targets) == 1 else targets or None, options=options,
-        task=task, metric=metric, loss=loss, quantile=quantile, split=split, weight=weight,
-        drop=tuple(drop or ()), time=time, seed=seed, device=device, on_round=on_round,
+        task=task, metric=metric, loss=loss, quantile=quantile, split=split, group=group,
+        time_column=time_column, weight=weight, exposure=exposure, class_weight=class_weight,
+        drop=tuple(drop or ()), strict=strict, time=time, seed=seed, device=device,
+        on_round=on_round,
         on_note=(lambda note: None) if quiet else (lambda note: say(f"note: {note}")),
     )  # fmt: skip
     path = found.save(new_folder() if out is None else out)
@@ -119,9 +149,12 @@ def adanet(
     print()
     names = ("train", "validation", "audit")
     table = [
-        [label, *(summary[key][name] for name in names)]
-        for label, key in (("ensemble", "scores"), ("first alone", "single"))
+        [label, *(scores[n] for n in names), cost["predict_ms"], int(cost["bytes"])]
+        for label, scores, cost in (
+            ("ensemble", summary["scores"], summary["costs"]["ensemble"]),
+            ("first alone", summary["single"], summary["costs"]["single"]),
+        )
     ]
-    print_table(table, (summary["metric"], *names))
+    print_table(table, (summary["metric"], *names, "ms for 1,000 rows", "bytes"))
     print(f"\nSelected by {summary['selection']}; this forfeits {summary['forfeits']}.")
-    print(f"Stopped: {summary['stopped']}.   Table: {path.with_name('adanet.csv')}   Model: {path}")
+    print(f"Stopped: {summary['stopped']}.   Table: {path.with_name(TABLE)}   Model: {path}")

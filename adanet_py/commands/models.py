@@ -99,7 +99,7 @@ def evaluate(
 @app.command()
 @reported
 def check(run: RunOrModel, as_json: Json = False) -> None:
-    """Check that a run or model is whole. Exit code 1 and a line per problem if not."""
+    """Check that a run, a grown AdaNet or a model is whole: a line per problem, exit code 1."""
     from adanet_py.run import check as run_check
 
     problems = run_check(run)

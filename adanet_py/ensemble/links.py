@@ -50,3 +50,18 @@ class Link:
             return raw
         logs = raw if offset is None else raw + offset[:, None]
         return np.array(self.ratio) * (np.exp(np.clip(logs, LOWEST, HIGHEST)) - 1.0)
+
+
+def rates(
+    y: Floats, weight: Floats | None, exposure: Floats, ratio: Sequence[float], loss: str
+) -> tuple[Floats, Floats]:
+    """Standardised targets [n] or [n, T] and weights [n] with which rows need no exposure.
+
+    The Poisson deviance of a count y with the mean e m is e times that of y / e with m, the Gamma
+    deviance is the same: exposures e divide the target and, for counts, weigh the rows.
+    """
+    r = np.asarray(ratio)
+    each = exposure.reshape(-1, *[1] * (y.ndim - 1))
+    out = r * ((1.0 + y / r) / each - 1.0)
+    known = np.ones(len(y)) if weight is None else weight
+    return out, known * exposure if loss == "poisson" else known

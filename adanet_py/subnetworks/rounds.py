@@ -431,15 +431,14 @@ def grow(
     tasks: Sequence[Task],
     *,
     device: str = "cpu",
-    late: Callable[[], bool] = lambda: False,
     left: Callable[[], float] = lambda: math.inf,
     on_round: Callable[[int, Sequence[Growing]], None] = lambda number, growing: None,
 ) -> list[Growing]:
     """Grow an AdaNet for every task, all of them side by side, round by round.
 
-    Training is broken off once `late()`; no round begins that would take longer than `left()`
-    seconds, judged by the one before. `on_round` is called after each round with those that went
-    through it.
+    Training is broken off once none of the `left()` seconds is left; no round begins that would
+    take longer than they last, judged by the one before. `on_round` is called after each round with
+    those that went through it.
     """
     grown = [Growing.start(problem, task) for task in tasks]
     last = 0.0
@@ -447,14 +446,14 @@ def grow(
         live = [g for g in grown if not g.stopped and number <= g.options.rounds]
         if not live:
             break
-        if late() or last * _SLACK > left():
+        if left() <= last * _SLACK:
             for g in live:
                 g.stopped = "no time for another round"
             break
         began = time.monotonic()
         requests = [g.requests(number) for g in live]
         flat = [r for each in requests for r in each]
-        trained = iter(train(flat, problem.spec, torch.device(device), late))
+        trained = iter(train(flat, problem.spec, torch.device(device), lambda: left() <= 0))
         for g, own in zip(live, requests, strict=True):
             g.choose(number, [t for _ in own for t in next(trained)])
         last = time.monotonic() - began
