@@ -16,7 +16,7 @@ from test_estimators import EXPECTED_FAILURES, SKIPPED
 from adanet_py import GrownClassifier, GrownRegressor, load
 
 SMALL = {
-    "rounds": 1, "widths": (8,), "learning_rates": (3e-2,), "epochs": 10, "adanet_lambda": 0.0,
+    "rounds": 1, "widths": (8,), "learning_rates": (3e-2,), "epochs": 40, "adanet_lambda": 0.0,
     "adanet_beta": 0.0, "random_state": 0,
 }  # fmt: skip
 
