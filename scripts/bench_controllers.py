@@ -11,11 +11,12 @@ incumbent is the first with the highest signal, and what is reported is its norm
 (best - incumbent) / (best - median), best and median being those of the table: the median over the
 seeds, then the mean over the tables; and the mean over tables of the rank among all.
 
-With the default tables, nine of listed networks, `ref_random` has a regret of about .33, .30, .28
-after 50, 100, 200 queries, as rows of the tables drawn evenly without repetition have. The
-`lcbench_*` tables, a smooth surrogate, are reported apart. References (reference_controllers.py):
-random search, regularised evolution (20, 5), local search, a plain factorised REINFORCE, Optuna's
-TPE, a Gaussian process with expected improvement on the one-hot encoding.
+On the nine tables of listed networks `ref_random` has a regret of about .33, .30, .28 after 50,
+100, 200 queries, as rows of the tables drawn evenly without repetition have. These and the
+`lcbench_*` tables, a smooth surrogate, are reported together and apart. References
+(reference_controllers.py): random search, regularised evolution (20, 5), local search, a plain
+factorised REINFORCE, Optuna's TPE, a Gaussian process with expected improvement on the one-hot
+encoding.
 
 Writes results/controllers_nas.md, .csv and .png; the .csv after every row. With `--add` what it has
 of other controllers, tables and batches is kept, so that the record can be made in parts;
@@ -99,10 +100,11 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
             yield row
 
 
-def summary(rows: Sequence[Row], tables: Sequence[str]) -> list[Row]:
+def summary(rows: Sequence[Row], tables: Sequence[str], whole: bool = False) -> list[Row]:
     """By batch and controller: mean over tables of regret, of rank, and of time.
 
-    Over those of `tables` that all have which have half of them; the others are left out.
+    Over those of `tables` that all have which have half of them; the others are left out. `whole`:
+    over all of `tables`, of the controllers that were played on all of them.
     """
     import pandas as pd
 
@@ -110,7 +112,8 @@ def summary(rows: Sequence[Row], tables: Sequence[str]) -> list[Row]:
     frame = pd.DataFrame([r for r in rows if r["table"] in tables])
     for batch, part in frame.groupby("batch"):
         counts = part.controller.value_counts()
-        part = part[part.controller.isin(counts[2 * counts >= counts.max()].index)]
+        enough = counts == len(tables) if whole else 2 * counts >= counts.max()
+        part = part[part.controller.isin(counts[enough].index)]
         had = part.table.value_counts()
         part = part[part.table.isin(had[had == part.controller.nunique()].index)]
         if part.empty:
@@ -149,11 +152,15 @@ def write(rows: list[Row]) -> None:
         f"{' or '.join(map(str, seeds))} seeds. Normalised test regret of "
         "the incumbent after 25 to 200 queries, lower is better: median over the seeds, mean over "
         "the tables; mean rank; milliseconds per proposal. The tables are those that all "
-        "controllers of a batch size were played on (column tables: how many). "
+        "controllers of a batch size were played on (column tables: how many); under All they are "
+        "those that were played on every table. "
         "Every table: controllers_nas.csv.",
     ]
-    for title, tables in (("Listed networks", LISTED), ("Surrogate of LCBench", CURVES)):
-        found = summary(rows, tables) if any(r["table"] in tables for r in rows) else []
+    every = (*LISTED, *CURVES)
+    parts = (("All", every), ("Listed networks", LISTED), ("Surrogate of LCBench", CURVES))
+    for title, tables in parts:
+        some = any(r["table"] in tables for r in rows)
+        found = summary(rows, tables, tables == every) if some else []
         if found:
             lines += ["", f"## {title}: {', '.join(tables)}", ""]
             lines += ["| " + " | ".join(found[0]) + " |", "|" + "---|" * len(found[0])]
