@@ -608,3 +608,15 @@ def test_no_weight_decays_into_numbers_that_are_slow(engine: str) -> None:
     assert any(bool((v == 0).any()) for v in matrices)
     least = torch.finfo(torch.float32).tiny
     assert all(bool(((v == 0) | (v.abs() >= least)).all()) for v in matrices)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_rows_fetched_in_pieces_change_no_bit(
+    task: str, folds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    group = make_group(family(), engine="native")
+    whole = run(group, folds=folds, task=task)[0]
+    monkeypatch.setattr("adanet_py.training.engines.native.engine.BLOCK_BYTES", 2000)
+    check_equal(run(group, folds=folds, task=task)[0], whole)

@@ -13,10 +13,13 @@ from adanet_py.training.engines.native import cache_folder
 # Not those that let the compiler assume there is no NaN: a diverged member must be seen.
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
-kernel: Any = numba.njit(fastmath=FAST, error_model="numpy", nogil=True)
+# Nothing is allocated: without references counted, the many views of a step cost nothing.
+_OPTIONS: Any = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "_nrt": False}
+
+kernel: Any = numba.njit(**_OPTIONS)
 
 # What is called in one place only becomes part of its caller, which saves compiling it twice.
-inlined: Any = numba.njit(fastmath=FAST, error_model="numpy", nogil=True, inline="always")
+inlined: Any = numba.njit(**_OPTIONS, inline="always")
 
 
 class _Place:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -43,6 +43,7 @@ from adanet_py.training.probe import PROBE_ROWS
 
 CALL_SECONDS = 0.1  # of training between two looks at the clock
 FIRST_STEPS = 8
+BLOCK_BYTES = 1 << 20  # of rows fetched at once
 LOSS_KNOBS = ("label_smoothing", "focal_gamma", "huber_delta")
 
 Array = npt.NDArray[Any]
@@ -132,12 +133,19 @@ class NativeEngine(StackedEngine):
             _quantiles().astype(real),
             np.zeros(0, np.bool_),
         )
+        # What has a value per row; where all rows fit into the cache, nothing is gained by order.
+        names = ("numeric", "category", "target", "weight", "offset")
+        self._rowwise = [n for n in names if getattr(self._table, n).size]
+        held = [getattr(self._table, n) for n in self._rowwise]
+        self._row_bytes = sum(a.nbytes // len(a) for a in held)
+        self._small = len(held[0]) * self._row_bytes <= BLOCK_BYTES
         widest, size = net.widest, net.members * net.outputs
         self._space = Space(
             self.weights.new_zeros(net.columns * room).numpy(),
             np.zeros(net.fixed, real),
             *(np.zeros(widest, real), np.ones(widest, real)),
             *(np.zeros(widest, real), np.zeros(widest, real), np.zeros(size, real)),
+            np.zeros(max(2, size) * losses.LANES, real),
         )
 
     def _member(self, m: int, weights: Array, running: Array) -> Member:
@@ -187,10 +195,14 @@ class NativeEngine(StackedEngine):
             while start < stop:
                 end = min(stop, start + self._chunk)
                 before = time.monotonic()
-                for m, steps in enumerate(self._planned(start, end)):
-                    member = self._member(m, weights, self._running)
-                    state = self._changing(m)
-                    losses_[m] += self._work(TRAIN, member, steps, state, start)
+                planned = self._planned(start, end)
+                for first, last in self._stretches(end - start):
+                    part = [Steps(*(a[first:last] for a in steps)) for steps in planned]
+                    for m, (table, steps) in enumerate(self._gathered(part)):
+                        member = self._member(m, weights, self._running)
+                        state = self._changing(m)
+                        call = (member, steps, state, start + first, table)
+                        losses_[m] += self._work(TRAIN, *call)
                 each = (time.monotonic() - before) / (end - start)
                 self._chunk = int(min(4096, max(1, CALL_SECONDS / max(each, 1e-6))))
                 start = end
@@ -233,11 +245,40 @@ class NativeEngine(StackedEngine):
                 state = self._changing(m)
                 losses_[m] += self._work(GRADIENT, member, steps, state)
 
+    def _stretches(self, steps: int) -> Iterator[tuple[int, int]]:
+        """Parts of that many steps whose rows fit into a processor's cache."""
+        each = self._net.pieces[-1] * self._row_bytes  # type: ignore[union-attr]
+        size = steps if self._small else max(1, BLOCK_BYTES // each)
+        return ((first, min(steps, first + size)) for first in range(0, steps, size))
+
+    def _gathered(self, members: Sequence[Steps]) -> list[tuple[Table, Steps]]:
+        """The rows of these steps one after the other, fetched once for all members of a fold."""
+        if self._small:
+            return [(self._table, steps) for steps in members]
+        folds: dict[int, tuple[Table, Array]] = {}
+        out = []
+        for m, steps in enumerate(members):
+            fold = int(self._fold[m])
+            if fold not in folds:
+                rows = steps.rows.reshape(-1)
+                taken = {n: getattr(self._table, n)[rows] for n in self._rowwise}
+                places = np.arange(rows.size).reshape(steps.rows.shape)
+                folds[fold] = self._table._replace(**taken), places
+            table, places = folds[fold]
+            out.append((table, steps._replace(rows=places)))
+        return out
+
     def _work(
-        self, wanted: int, member: Member, steps: Steps, state: Changing, first: int = 0
+        self,
+        wanted: int,
+        member: Member,
+        steps: Steps,
+        state: Changing,
+        first: int = 0,
+        table: Table | None = None,
     ) -> float:
         nothing = member.w[:0]
-        own = (self._net, self._table, member, self._space, steps, state)
+        own = (self._net, table or self._table, member, self._space, steps, state)
         return float(work(wanted, *own, first, nothing, nothing))
 
     def _outputs(self, m: int, weights: Array, running: Array, rows: Array, found: Array) -> Array:

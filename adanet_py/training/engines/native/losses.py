@@ -25,6 +25,7 @@ CODES: dict[str, int] = {
     )
 }
 BINARY, SOFTMAX, FOCAL, SQUARED, HALF, ABSOLUTE, HUBER, PINBALL, POISSON, GAMMA = range(10)
+LANES = 16  # rows that a loss is computed for at once
 SMOOTHING, FOCUS, DELTA, QUANTILE = range(4)  # places in `knobs`
 _HIGHEST, _LEAST = 20.0, 1e-6  # as in `training.losses.regression`
 
@@ -161,34 +162,88 @@ def row_loss(kind, z, dz, members, y, balance, ratio, offset, share, knobs):
 
 
 @kernel
-def _softmax_rows(z, members, target, weight, rows, share, knobs):
-    """`batch_loss` of the cross-entropy with nothing else, row by row in place."""
+def _softmax_rows(z, members, target, weight, rows, share, knobs, block):
+    """`batch_loss` of the cross-entropy with nothing else, in place.
+
+    Exponentials are taken of LANES rows at once, for few classes do not fill the processor's
+    registers; and without weights one logarithm, of the product of their sums.
+    """
     real = z.dtype.type
-    size = z.size // rows.size
-    c = size // members
-    smoothing = knobs[SMOOTHING]
+    units = rows.size * members
+    c = z.size // units
+    whole, smoothing = share / members, knobs[SMOOTHING]
     total = 0.0
-    for r in range(rows.size):
-        part = share / members * (weight[rows[r]] if weight.size else 1.0)
-        label = int(target[rows[r], 0])
-        each, own = real(part * smoothing / c), real(part * (1.0 - smoothing))
-        for m in range(members):
-            one = z[r * size + m * c : r * size + (m + 1) * c]
-            highest = one[0]
+    for start in range(0, units, LANES):
+        count = min(LANES, units - start)
+        part = z[start * c : (start + count) * c]
+        raised = block[: count * c]
+        for i in range(count):
+            one = part[i * c : (i + 1) * c]
+            top = one[0]
+            for j in range(1, c):
+                top = one[j] if one[j] > top else top
             for j in range(c):
-                highest = one[j] if one[j] > highest else highest
-            picked, mean, sums = one[label] - highest, real(0), real(0)
+                one[j] -= top
+        for k in range(part.size):
+            raised[k] = exp(part[k])
+        product = 1.0
+        for i in range(count):
+            row = rows[(start + i) // members]
+            label = int(target[row, 0])
+            by = whole * weight[row] if weight.size else whole
+            one, up = part[i * c : (i + 1) * c], raised[i * c : (i + 1) * c]
+            sums = real(0)
             for j in range(c):
-                mean += one[j] - highest
-                one[j] = exp(one[j] - highest)
-                sums += one[j]
-            logs = math.log(sums)
-            inverse = real(part) / sums
+                sums += up[j]
+            total -= by * (1.0 - smoothing) * one[label]
+            if smoothing > 0.0:
+                mean = real(0)
+                for j in range(c):
+                    mean += one[j]
+                total -= by * smoothing * mean / c
+            if weight.size:
+                total += by * math.log(sums)
+            else:
+                product *= sums
+            each, inverse = real(by * smoothing / c), real(by) / sums
             for j in range(c):
-                one[j] = one[j] * inverse - each
-            one[label] -= own
-            total -= part * (1.0 - smoothing) * (picked - logs)
-            total -= part * smoothing * (mean / c - logs)
+                one[j] = up[j] * inverse - each
+            one[label] -= real(by * (1.0 - smoothing))
+        if weight.size == 0:
+            total += whole * math.log(product)
+    return total
+
+
+@kernel
+def _binary_rows(z, target, rows, share, knobs, block):
+    """`batch_loss` of the binary cross-entropy with nothing else, in place.
+
+    The loss of a row is max(z, 0) - label z + log(1 + exp -|z|); the logarithm is taken of the
+    product over LANES rows.
+    """
+    real = z.dtype.type
+    one, by = real(1), real(share)
+    smoothing = knobs[SMOOTHING]
+    label, decay = block[:LANES], block[LANES : 2 * LANES]
+    total = 0.0
+    for start in range(0, rows.size, LANES):
+        count = min(LANES, rows.size - start)
+        part = z[start : start + count]
+        for i in range(count):
+            y = float(target[rows[start + i], 0])
+            label[i] = real(y * (1.0 - smoothing) + 0.5 * smoothing)
+        for i in range(count):
+            decay[i] = exp(-abs(part[i]))
+        product, sums = 1.0, 0.0
+        for i in range(count):
+            x = part[i]
+            product *= 1.0 + float(decay[i])
+            sums += float((x if x > 0 else real(0)) - label[i] * x)
+        for i in range(count):
+            p = one / (one + decay[i])
+            p = decay[i] * p if part[i] < 0 else p
+            part[i] = by * (p - label[i])
+        total += share * (sums + math.log(product))
     return total
 
 
@@ -207,17 +262,20 @@ def _value_rows(kind, z, target, weight, offset, ratio, rows, share, knobs):
 
 @kernel
 def batch_loss(
-    kind, z, members, target, weight, offset, balance, ratio, rows, own, share, knobs, row
+    kind, z, members, target, weight, offset, balance, ratio, rows, own, share, knobs, row, block
 ):
     """The weighted sum of the losses of z [B, M, C] times `share`; z becomes its gradient.
 
     `rows` [B] are places in target [N, T], weight and offset ([N] or empty). With `own` < 1 a row
-    is held to the target of the row before it too, as in `training.mixing`. `row` [M C] is scratch.
+    is held to the target of the row before it too, as in `training.mixing`. `row` [M C] and `block`
+    [LANES max(2, M C)] are scratch.
     """
     total, size = 0.0, row.size
     plain = own == 1.0 and target.shape[1] == 1 and balance.size == 0
     if plain and kind == SOFTMAX and size > members:
-        return _softmax_rows(z, members, target, weight, rows, share, knobs)
+        return _softmax_rows(z, members, target, weight, rows, share, knobs, block)
+    if plain and kind == BINARY and size == 1 and weight.size == 0 and offset.size == 0:
+        return _binary_rows(z, target, rows, share, knobs, block)
     if plain and kind != SOFTMAX and size == 1:
         return _value_rows(kind, z, target, weight, offset, ratio[0], rows, share, knobs)
     for r in range(rows.size):

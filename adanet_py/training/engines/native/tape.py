@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from adanet_py.training.engines.native import inputs, linear, norms, pointwise
-from adanet_py.training.engines.native.compiling import inlined, kernel
+from adanet_py.training.engines.native.compiling import inlined
 
 (NUMERIC, ONE_HOT, TABLE, BINS, WAVES, MIXUP, LINEAR, ACTIVATION, ROW_NORM, BATCH_NORM, ADD,
  SPREAD, SCALE, MEMBERS) = range(14)  # fmt: skip
@@ -59,11 +59,7 @@ class Space(NamedTuple):
     low: Any
     high: Any
     row: Any  # [M C]
-
-
-@kernel
-def _none(x):
-    return x[:0]
+    block: Any  # for losses of some rows at once
 
 
 @inlined
@@ -154,7 +150,7 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
             inputs.mix(x[: count * size], y, count, blend if train else 1.0)
         elif kind == ROW_NORM:
             n = count * op[P3]
-            bias = w[op[B] : op[B] + size] if op[B] >= 0 else _none(w)
+            bias = w[op[B] : op[B] + size] if op[B] >= 0 else w[:0]
             norms.row_norm(
                 x[: n * size], y, w[op[W] :], bias, arena[op[P4] * room :], n, op[P1], op[B] >= 0
             )
@@ -183,7 +179,7 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
         elif kind == SPREAD:
             linear.spread(x[: count * size], w[op[W] :], y, count, op[P1])
         elif kind == SCALE:
-            bias = w[op[B] : op[B] + size] if op[B] >= 0 else _none(w)
+            bias = w[op[B] : op[B] + size] if op[B] >= 0 else w[:0]
             linear.scale_rows(x, w[op[W] : op[W] + size], bias, y, count)
         else:  # MEMBERS
             m = op[P1]
@@ -221,7 +217,7 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
                 )
         elif kind == ACTIVATION:
             n = count * op[P3]
-            db = g[op[B] : op[B] + size] if op[B] >= 0 else _none(g)
+            db = g[op[B] : op[B] + size] if op[B] >= 0 else g[:0]
             pointwise.activate_backward(x[: n * size], dy[: n * out], n, op[P2] != 0, db)
             if op[GX] != op[X]:
                 pointwise.copy(x[: n * size], dx)
@@ -281,7 +277,7 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
         elif kind == ROW_NORM:
             n = count * op[P3]
             centered = op[B] >= 0
-            db = g[op[B] :] if centered else _none(g)
+            db = g[op[B] :] if centered else g[:0]
             norms.row_norm_backward(
                 x[: n * size],
                 dy,
@@ -325,7 +321,7 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
                 else:
                     pointwise.copy(x[: count * size], dx)
         elif kind == SCALE:
-            db = g[op[B] : op[B] + size] if op[B] >= 0 else _none(g)
+            db = g[op[B] : op[B] + size] if op[B] >= 0 else g[:0]
             linear.scale_backward(x, w[op[W] : op[W] + size], dy, g[op[W] :], db, count)
         elif kind == MEMBERS:
             m = op[P1]

@@ -87,6 +87,7 @@ def work(wanted, net, table, member, space, steps, state, first, out, found):
             total += batch_loss(
                 net.loss, z, net.members, table.target, table.weight, table.offset, table.balance,
                 table.ratio, part, steps.own[s], 1.0 / rows.size, member.loss, space.row,
+                space.block,
             )  # fmt: skip
             backward(
                 net.blas, net.ops, net.room, part, table, member, space, keep, steps.blend[s],
