@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 Scalar = bool | int | float | str | None
 
@@ -163,10 +162,10 @@ class Candidate:
         return cls(**value)
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """One point of a candidate's learning curve (a row of curves.csv); NaN: not measured.
 
+    Journals hold them as rows: fields are appended, with defaults.
     The last five are means over the folds, see `training/probe.py`.
     """
 
@@ -274,7 +273,6 @@ class Result:
         )
 
 
-_CURVE = tuple(Evaluation.__dataclass_fields__)  # journals hold rows: append fields, with defaults
 _PLAIN = (
     "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers",
     "capacity", "error", "complexity", "reward", "controller", "group", "engine", "message",
@@ -443,17 +441,15 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-_values_of = attrgetter(*_CURVE)
-
-
 def _row(evaluation: Evaluation) -> list[Any]:
     # As `_out`, quicker, for a run writes millions: v - v is 0 of finite numbers alone.
-    return [v if v - v == 0 else str(v) for v in _values_of(evaluation)]
+    return [v if v - v == 0 else str(v) for v in evaluation]
 
 
-def _evaluation(row: Iterable[Any]) -> Evaluation:
-    values: list[Any] = [float(v) if isinstance(v, str) else v for v in row]
-    return Evaluation(*values)
+def _evaluation(row: Sequence[Any]) -> Evaluation:
+    if str in map(type, row):
+        row = [float(v) if isinstance(v, str) else v for v in row]
+    return Evaluation._make(row)
 
 
 def _out(value: Any) -> Any:

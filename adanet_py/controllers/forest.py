@@ -60,14 +60,25 @@ class Forest:
             self._split[:, here] = np.where(able, np.take_along_axis(seen, best, axis=1), -1)
             above = np.repeat(mean, 2, axis=1)
             at = self._down(at, bits)
+        # For the way to a leaf all nodes of all trees are numbered through. Of each its bit, and
+        # where it leads: two places per node, which are the node itself where it is a leaf.
+        own = np.arange(TREES * nodes)
+        inner = self._split.ravel() >= 0
+        step = 2 * (own % nodes) + 1 + own // nodes * nodes
+        self._bit = np.where(inner, self._split.ravel(), 0)
+        self._next = np.where(inner[:, None], step[:, None] + [0, 1], own[:, None]).ravel()
+        self._roots = (np.arange(TREES) * nodes)[:, None]
 
     def leaves(self, features: Floats) -> Ints:
         """The leaf [T, m] of points with features [m, F] in every tree."""
         bits = self._bits_of(features)
-        at = np.zeros((TREES, len(features)), dtype=np.intp)
+        if not bits.size:
+            return np.zeros((TREES, len(features)), dtype=np.intp)
+        first = np.arange(len(bits)) * bits.shape[1]  # of a point's bits among all
+        flat, at = bits.ravel(), np.repeat(self._roots, len(bits), axis=1)
         for _ in range(DEPTH):
-            at = self._down(at, bits)
-        return at
+            at = self._next.take(2 * at + flat.take(first + self._bit.take(at)))
+        return at - self._roots
 
     def at(self, leaves: Ints) -> tuple[Floats, Floats]:
         """Means and variances [m] of points in `leaves` [T, m]: of the mixture of the trees."""

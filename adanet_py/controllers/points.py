@@ -33,7 +33,12 @@ class Points:
                 shares = np.array(d.prior) if d.prior else np.full(count, 1.0 / count)
                 self._borders[j] = np.cumsum(shares)[:-1]
         self._ordered = np.array([d.ordered for d in decisions])
-        self._whole = [j for j, d in enumerate(decisions) if d.kind == "int"]
+        # Whole numbers, those of a logarithmic scale apart.
+        self._whole: list[tuple[Places, _Scale]] = []
+        for log in (False, True):
+            whole = [j for j, d in enumerate(decisions) if d.kind == "int" and d.log is log]
+            if whole:
+                self._whole.append((np.array(whole), _Scale([decisions[j] for j in whole])))
         self._conditions = _conditions(decisions)
         self._hash = np.random.default_rng(0).uniform(1.0, 2.0, size=len(decisions))
 
@@ -47,8 +52,8 @@ class Points:
     def finish(self, points: Floats, given: Floats) -> Floats:
         """`points` [m, D] in place: the columns of `given` [D] that are not NaN as there, whole
         numbers rounded, NaN where not active."""
-        for j in self._whole:
-            points[:, j] = _rounded(self._decisions[j], points[:, j])
+        for columns, scale in self._whole:
+            points[:, columns] = scale.rounded(points[:, columns])
         known = ~np.isnan(given)
         points[:, known] = given[known]
         for parent, columns, lets in self._conditions:
@@ -74,11 +79,12 @@ class Points:
         m, width = points.shape
         active = ~np.isnan(points) & self._free & np.isnan(given)
         out = self._filled(points, drawn)
-        order = np.argsort(np.where(active, rng.random((m, width)), 2.0), axis=1, kind="stable")
+        order = np.where(active, rng.random((m, width)), 2.0)
         changes = np.minimum(rng.geometric(1.0 - _AGAIN, size=m), active.sum(axis=1))
         for k in range(int(changes.max(initial=0))):
             rows = np.flatnonzero(changes > k)
-            columns = order[rows, k]
+            columns = order[rows].argmin(axis=1)  # the next of the order, which few look far into
+            order[rows, columns] = 3.0
             out[rows, columns] = self._moved(out[rows, columns], columns, rng)
         return self.finish(out, given)
 
@@ -118,18 +124,22 @@ def _conditions(decisions: Sequence[Decision]) -> list[tuple[int, Places, Bools]
     return out
 
 
-def _rounded(decision: Decision, u: Floats) -> Floats:
-    """Places in the unit interval moved to the middle of the part of their whole number."""
-    low, high = decision.ends
-    if decision.log:
-        start, end = np.log(low - 0.5), np.log(high + 0.5)
-        value = np.exp(start + u * (end - start))
-    else:
-        start, end = low - 0.5, high + 0.5
-        value = start + u * (end - start)
-    value = np.clip(np.round(value), low, high)
-    out: Floats = ((np.log(value) if decision.log else value) - start) / (end - start)
-    return out
+class _Scale:
+    """Ranges of whole numbers, either all or none of them on a logarithmic scale."""
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self._log = decisions[0].log
+        self._low, self._high = np.array([d.ends for d in decisions], dtype=np.float64).T
+        start, end = self._low - 0.5, self._high + 0.5
+        self._start, end = (np.log(start), np.log(end)) if self._log else (start, end)
+        self._width = end - self._start
+
+    def rounded(self, u: Floats) -> Floats:
+        """Places [m, k] in the unit interval moved to the middle of the part of their number."""
+        value = self._start + u * self._width
+        value = np.clip(np.round(np.exp(value) if self._log else value), self._low, self._high)
+        out: Floats = ((np.log(value) if self._log else value) - self._start) / self._width
+        return out
 
 
 _COMPILED: WeakKeyDictionary[Columns, Points] = WeakKeyDictionary()

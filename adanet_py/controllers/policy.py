@@ -62,6 +62,11 @@ class Head:
         """G with a last row and column of zeros, for what is not active: [C + 1, C + 1]."""
         return np.pad(self.likeness, (0, 1))
 
+    @cached_property
+    def allowing(self) -> list[tuple[int, npt.NDArray[np.bool_]]]:
+        """`parents`, with one more cell that does not: that of code -1, not active."""
+        return [(parent, np.append(allowed, False)) for parent, allowed in self.parents]
+
 
 @dataclass(frozen=True, eq=False)
 class Heads:
@@ -92,11 +97,22 @@ class Heads:
 
     def is_active(self, j: int, points: Codes) -> npt.NDArray[np.bool_]:
         """Of each of `points` [m, D], known up to `j`: whether head `j` takes part, [m]."""
-        out = np.ones(len(points), dtype=bool)
-        for parent, allowed in self.all[j].parents:
-            codes = points[:, parent]
-            out &= (codes >= 0) & allowed[codes]
+        parents = self.all[j].allowing
+        if not parents:
+            return np.ones(len(points), dtype=bool)
+        first, allowed = parents[0]
+        out = allowed.take(points[:, first])
+        for parent, allowed in parents[1:]:
+            out &= allowed.take(points[:, parent])
         return out
+
+    @cached_property
+    def weighted(self) -> list[Floats]:
+        """What a cell adds to the kernels of later heads if a past point has another: see `_walk`.
+
+        SHARING G / D of each head, padded.
+        """
+        return [SHARING / self.depth * head.padded for head in self.all]
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,15 +252,16 @@ def _walk(policy: Policy, points: Codes, drawing: bool = False) -> Iterator[Kern
     """
     heads, past = policy.heads, policy.points
     shared = np.ones((len(points), len(past)))
-    weight = SHARING / heads.depth
     present, known = points >= 0, past >= 0
     counts, known_counts = present.sum(axis=0).tolist(), known.sum(axis=0).tolist()
     everyone = np.arange(len(points))
     for j, head in enumerate(heads.all):
         active, count = present[:, j], counts[j]
         if drawing and j >= heads.first:
-            active = heads.is_active(j, points)
-            count = np.count_nonzero(active)
+            count = len(points)
+            if head.parents:
+                active = heads.is_active(j, points)
+                count = np.count_nonzero(active)
         if not count:
             continue
         everywhere = count == len(points)
@@ -254,7 +271,7 @@ def _walk(policy: Policy, points: Codes, drawing: bool = False) -> Iterator[Kern
         if len(head.base) == 1 or not known_counts[j]:
             continue
         # Code -1, not active, takes the last row or column, which are 0: it adds nothing.
-        shared += (weight * head.padded)[:, past[:, j]][points[:, j]]
+        shared += heads.weighted[j].take(past[:, j], axis=1).take(points[:, j], axis=0)
 
 
 def log_softmax(logits: Floats) -> Floats:
