@@ -25,6 +25,7 @@ REWARD_OPTIONS = (
     "choose", "complexity", "complexity_weight", "complexity_target", "max_params", "max_latency",
     "max_size",
 )  # fmt: skip
+AUTO = "auto"  # of a share that follows what is earned
 DEFAULT_SECONDS = 60.0  # where neither a time nor a number of candidates is given
 
 _UNITS = (3600.0, 60.0, 1.0)  # of the groups of _TIME, in seconds
@@ -147,6 +148,18 @@ def _level(value: Any) -> Any:
     return level
 
 
+def _share(value: Any) -> Any:
+    if isinstance(value, str) and value == AUTO:
+        return value
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if isinstance(value, bool) or not 0.0 <= share <= 1.0:
+        raise PydanticCustomError("share", "share")
+    return share
+
+
 def _optional(parse: Callable[[Any], Any], option: str) -> BeforeValidator:
     """A validator that lets None pass and names the option in an error."""
 
@@ -203,7 +216,7 @@ class SearchConfig(BaseModel):
     members: Annotated[str | tuple[str, ...], BeforeValidator(_members)] = "networks"
     adanet_lambda: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     adanet_beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
-    refine_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    refine_share: Annotated[float | Literal["auto"], BeforeValidator(_share)] = 0.0
     folds: Annotated[int, Field(ge=1)] | None = None
     split: PathLike | None = None
     group: Text | None = None
@@ -285,6 +298,7 @@ _EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "empty": "a value",
+    "share": "a share from 0 to 1, or auto",
     "level": "a level between 0 and 1, such as 0.9",
     "string_pattern_mismatch": "auto, cpu, cuda or cuda:0",
 }

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ class State:
     _last: int = field(default=-1, init=False, repr=False, compare=False)  # group with results
     _proposed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _children: bool = field(default=False, init=False, repr=False, compare=False)
+    _open: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
+    _count: int = field(default=0, init=False, repr=False, compare=False)  # see `proposed`
 
     @classmethod
     def replayed(cls, events: Iterable[Event]) -> State:
@@ -82,6 +85,8 @@ class State:
         if kind == "group":
             group = Group.from_json(data)
             self.groups[group.index] = group
+            self._open.add(group.index)
+            self._count += len(group.candidates)
             self.began = time if self.began is None else self.began
             self._proposed.update(c.experiment for c in group.candidates)
             self._children = self._children or any(c.inherits for c in group.candidates)
@@ -90,7 +95,9 @@ class State:
             self.results[data["group"]] = results
             self.by_id.update({r.candidate.id: r for r in results})
             self.when.update({r.candidate.id: time for r in results})
+            self._open.discard(data["group"])
             broken = sum(r.status is Status.INFEASIBLE for r in results)
+            self._count += self.infeasible.pop(data["group"], 0) - broken
             if broken:
                 self.infeasible[data["group"]] = broken
             self._add_finished(data["group"], results)
@@ -126,15 +133,24 @@ class State:
 
     def proposed(self, before: int | None = None) -> int:
         """Candidates proposed so far, but those that broke a bound (in groups below `before`)."""
-        broken = sum(n for i, n in self.infeasible.items() if _below(i, before))
-        return sum(len(g.candidates) for g in self.groups.values()) - broken
+        return self._count + sum(self.infeasible.get(i, 0) for i in self._from(before))
 
     def finished(self, before: int | None = None) -> Sequence[Result]:
         """Results in the order of their groups, of groups with an index below `before`."""
         if self._finished is None:
             self._finished = [r for i in sorted(self.results) for r in self.results[i]]
-        later = sum(len(r) for i, r in self.results.items() if not _below(i, before))
+        later = sum(len(self.results.get(i, ())) for i in self._from(before))
         return self._finished[: len(self._finished) - later] if later else self._finished
+
+    def _from(self, before: int | None) -> list[int]:
+        """The groups from `before` on, the last first: they are begun in their order."""
+        if before is None:
+            return []
+        return list(takewhile(lambda i: i >= before, reversed(self.groups)))
+
+    def waiting(self) -> list[Group]:
+        """The groups that have no results yet."""
+        return [self.groups[i] for i in sorted(self._open)]
 
     def history(self, before: int | None = None) -> History:
         """What a controller may see: results of groups below `before`, the rest pending.
@@ -142,10 +158,8 @@ class State:
         Baselines are left out: they come when they are ready, and a proposal must not depend on
         what a clock decides.
         """
-        open_groups = [
-            i for i in sorted(self.groups) if i not in self.results or not _below(i, before)
-        ]
-        pending = (c for i in open_groups for c in self.groups[i].candidates)
+        waiting = sorted(self._open.union(self._from(before)))
+        pending = (c for i in waiting for c in self.groups[i].candidates)
         return History(tuple(self.finished(before)), tuple(pending), self._proposed, self._children)
 
     def all_results(self) -> list[Result]:
@@ -165,10 +179,6 @@ class Described:
     data: Mapping[str, Any]
     objects: Mapping[str, Any]
     types: Mapping[str, str]
-
-
-def _below(index: int, before: int | None) -> bool:
-    return before is None or index < before
 
 
 def begin(folder: Path, described: Described, space: SearchSpace) -> None:

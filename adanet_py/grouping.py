@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,8 @@ from adanet_py.plan import (
     too_costly,
 )
 from adanet_py.proposing import ask, with_failures
-from adanet_py.records import Candidate, Group, History, Status
+from adanet_py.records import Candidate, Group, History, Result, Status
+from adanet_py.refine.bandit import share_of_children
 from adanet_py.refine.refiner import Refiner
 from adanet_py.space import SearchSpace
 
@@ -56,6 +58,8 @@ class Grouper:
     refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
     late: bool = False  # that nothing proposed fits into the time left
     warned: bool = False  # that the controller mixes families
+    _settled: int = 0  # groups at the beginning that are looked at no more, for they have ended ...
+    _early: Sequence[Result] = ()  # ... and those of their results that a later child may need
 
     @property
     def counted(self) -> bool:
@@ -122,16 +126,13 @@ class Grouper:
 
     def _children(self, index: int, before: int | None, rng: np.random.Generator) -> Group | None:
         """A group of children, if it is time for them and there is any; never cut by others."""
-        config, share = self.config, self.config.refine_share if self.first is None else 1.0
-        if self.counted:
-            due = self.state.proposed(before) >= (1.0 - share) * (config.candidates or 0)
-        else:
-            due = self.left() <= share * (config.time or 0.0)
-        if not share or not due:
+        history = self.state.history(before)
+        share = self._share_of_children(index, before, history)
+        if not share:
             return None
         # A group may take as large a part of the time for children as others of that for all.
         seconds = None if self.load.seconds is None else share * self.load.seconds
-        load, history = replace(self.load, seconds=seconds), self.state.history(before)
+        load = replace(self.load, seconds=seconds)
         most = min(MEMBERS, self._most(before))
         for _ in range(PROPOSALS):
             seen = with_failures(history, self.refused)
@@ -149,6 +150,22 @@ class Grouper:
             self.refused += tuple(candidates)
         self.late = self.first is not None
         return None
+
+    def _share_of_children(self, index: int, before: int | None, history: History) -> float:
+        """The part of the time that children may take, if it is their turn; else 0."""
+        config, share = self.config, self.config.refine_share
+        if self.first is not None:
+            return 1.0
+        if isinstance(share, str):  # auto
+            # A generator of its own: what is proposed anew is the same with and without children.
+            lot = np.random.default_rng([config.seed, index, 1]).random()
+            left = None if self.counted else self.left()
+            return 1.0 if lot < share_of_children(history, left) else 0.0
+        if self.counted:
+            due = self.state.proposed(before) >= (1.0 - share) * (config.candidates or 0)
+        else:
+            due = self.left() <= share * (config.time or 0.0)
+        return share if due else 0.0
 
     def _size(
         self,
@@ -174,21 +191,23 @@ class Grouper:
         A proposal by count sees an earlier state of the search: its parents are among the best of
         that, so of every state that one may still see.
         """
-        waiting = [g for i, g in self.state.groups.items() if i not in self.state.results]
+        waiting = self.state.waiting()
         out = {str(c.parent) for g in waiting for c in g.candidates if c.inherits}
         if self.config.refine_share or self.first is not None:
-            last = len(self.state.groups)
-            for before in (
-                range(max(self.first or 0, last - LAG + 1), last + 1) if self.counted else (None,)
-            ):
-                history = History(tuple(self.state.finished(before)))
-                out |= {r.candidate.id for r in self.refiner.parents(history)}
+            found, last = self.state.results, len(self.state.groups)
+            begin = max(self.first or 0, last - LAG + 1) if self.counted else last
+            while self._settled < begin and self._settled in found:
+                self._early = self.refiner.lasting([*self._early, *found[self._settled]])
+                self._settled += 1
+            for end in range(begin, last + 1):
+                later = (r for i in range(self._settled, end) for r in found.get(i, ()))
+                out |= {r.candidate.id for r in self.refiner.parents([*self._early, *later])}
         return out
 
     def _bars(self, before: int | None, rungs: Sequence[Rung]) -> Sequence[float]:
         """What `rungs` ask of a candidate, by the groups below `before`; see `Seen.bars`."""
-        if not rungs:
-            return ()
+        if all(rung.best >= 1.0 for rung in rungs):  # nobody is compared with earlier groups
+            return [math.inf] * len(rungs)
         groups, found = self.state.groups, self.state.results
         earlier = {
             i: r

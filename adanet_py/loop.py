@@ -341,14 +341,14 @@ class Search:
 
     def _forecast(self, last: bool = False) -> None:
         """Say early, and record at the end, how much time the search needs."""
-        if self.refining is not None:
+        best, began = self.state.best, self.state.began
+        if self.refining is not None or best is None or began is None:
             return
-        done = sum(len(r) for r in self.state.results.values())
+        if not last and self.state.forecast is not None:
+            return
+        done = len(self.state.finished())
         spent = self.journal.elapsed / self.config.time if self.config.time else 0.0
         share = max(spent, done / self.config.candidates if self.config.candidates else 0.0)
-        best, began = self.state.best, self.state.began
-        if best is None or began is None or not (last or self.state.forecast is None):
-            return
         if share < forecast.SHARE or done < forecast.FEWEST:
             return
         errors = [

@@ -78,3 +78,18 @@ def test_the_summary_counts_who_was_better():
     assert "against train_on" in said[1]
     assert "audit: refined by moves against before: better 0, worse 1 of 1" in said[2]
     assert "standard error: 1 of 2 runs" in said[-1]
+
+
+def test_shares_are_compared_in_pairs():
+    import bench_refine_share  # type: ignore[import-not-found]
+
+    rows = [
+        {"table": t, "seed": s, "share": share, "validation": v, "alone": v, "ensemble": e}
+        for t, s, share, v, e in (
+            ("a", 0, "0", 2.0, 1.0), ("a", 0, "auto", 1.0, 1.1), ("a", 1, "0", 1.0, None),
+            ("a", 1, "auto", 1.0, 1.0), ("b", 0, "auto", 7.0, 7.0),
+        )
+    ]  # fmt: skip
+    found = bench_refine_share.summary(pd.DataFrame(rows))
+    assert found[0].startswith("- validation: auto better 1, worse 0 of 2, median +25.00 %")
+    assert found[2].startswith("- ensemble: auto better 0, worse 1 of 1, median -10.00 %")

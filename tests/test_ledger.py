@@ -43,6 +43,11 @@ def test_a_ledger_after_others_is_one_made_afresh(order):
     assert list(ledger.column("ids", lambda some: [r.candidate.id for r in some])) == ids
     assert ledger_of(SPACE, History(told, tuple(DRAWN))) is ledger
 
+    def best(some):
+        return sorted(some, key=lambda r: -r.reward)[:2]
+
+    assert list(ledger.chosen("best", best)) == best(told)
+
 
 def test_equal_results_that_are_other_objects_are_read_anew():
     first = ledger_of(SPACE, History(RESULTS[:3]))
@@ -50,3 +55,18 @@ def test_equal_results_that_are_other_objects_are_read_anew():
     second = ledger_of(SPACE, History(changed))
     assert second.scores.tolist() == [0.0, 7.0, 2.0]
     assert np.isnan(first.scores[1])  # a ledger does not change
+
+
+def test_two_views_of_a_history_are_each_read_once():
+    space, read = load_space("table"), []
+
+    def of(some):
+        read.extend(some)
+        return [r.reward for r in some]
+
+    for count in range(1, 13):
+        told = RESULTS[:count]
+        part = tuple(r for r in told if r is not RESULTS[2])  # as without a child
+        assert ledger_of(space, History(told)).column("rewards", of) == [r.reward for r in told]
+        assert ledger_of(space, History(part)).column("rewards", of) == [r.reward for r in part]
+    assert len(read) <= 12 + 9

@@ -25,6 +25,7 @@ from adanet_py.own import Own
 from adanet_py.plan import best_of
 from adanet_py.proposing import check_candidate
 from adanet_py.records import Candidate, Group, History, Result, Status
+from adanet_py.refine import bandit
 from adanet_py.refine.acceptance import MARGIN, judged
 from adanet_py.refine.inheritance import read_parent, start_of
 from adanet_py.refine.move import Move
@@ -383,15 +384,15 @@ def test_parents_are_the_best_and_not_all_of_one_program():
 
 
 def test_moves_that_were_accepted_get_more_and_the_control_keeps_its_part():
-    first = shares(History(), ("train_on", "widen", "prune:a"))
+    first = shares((), ("train_on", "widen", "prune:a"))
     assert first["train_on"] > first["widen"] > first["prune:a"] > 0.0
     names = ("train_on", "a", "b")
-    assert sum(shares(History(), names).values()) == pytest.approx(1.0)
+    assert sum(shares((), names).values()) == pytest.approx(1.0)
     children = [
         result_of(child_of(move=m, lr=0.01 + i), accepted=m == "a")
         for i, m in enumerate(("train_on", "a", "b") * 10)
     ]
-    found = shares(History(tuple(children)), names)
+    found = shares(children, names)
     assert found["a"] > found["b"] > 0.0
     assert found["train_on"] >= CONTROL - 1e-12
     assert sum(found.values()) == pytest.approx(1.0)
@@ -489,6 +490,35 @@ def test_a_refined_run_that_was_killed_goes_on_to_the_same_leaderboard(
     assert timeless(cut) == timeless(whole)
 
 
+@pytest.mark.usefixtures("here")
+def test_turns_by_what_was_earned_are_the_same_after_an_interrupt(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(bandit, "ENOUGH", 8)
+    monkeypatch.setattr(bandit, "SHARE", 0.7)
+    options = {**OPTIONS, "folds": 1, "candidates": 56, "refine_share": "auto", "workers": 0}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    adanet_py.search(data, out=whole, on_note=lambda m: None, **options)
+    groups = read_state(whole).groups
+    turns = [g.candidates[0].inherits for g in groups.values()]
+    assert True in turns
+    assert False in turns[turns.index(True) :]  # not the last part, but in turns
+    names = {n for g in groups.values() for n in g.controllers if g.candidates[0].inherits}
+    assert names == {"refine"}
+    ends = iter([True])
+
+    def submit(self, group, submit=loop.Search._submit):
+        if group.index == turns.index(True) + 1 and next(ends, False):
+            raise KeyboardInterrupt
+        submit(self, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Search, "_submit", submit)
+        with pytest.raises(KeyboardInterrupt):
+            adanet_py.search(data, out=cut, on_note=lambda m: None, **options)
+    adanet_py.run.resume(cut, **QUIET)
+    assert timeless(cut) == timeless(whole)
+    assert replay(whole)["identical"]
+
+
 # ------------------------------------------------------------------ a run that has ended
 
 QUIET = {"on_event": lambda event: None}
@@ -575,7 +605,7 @@ def test_the_end_of_a_chain_of_smaller_networks_is_the_choice():
     assert choice(results, ()).candidate == small.candidate
     assert choice(results[:3], ()).candidate == half.candidate
     assert choice(results, {small.candidate.id}).candidate == half.candidate
-    parents = Refiner((), "size").parents(History(tuple(results)))
+    parents = Refiner((), "size").parents(results)
     assert [r.candidate for r in parents] == [small.candidate, half.candidate, first.candidate]
 
 

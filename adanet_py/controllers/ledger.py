@@ -19,6 +19,8 @@ from adanet_py.records import History, Result, Status
 from adanet_py.space import SearchSpace
 
 Of = Callable[[Sequence[Result]], Sequence[Any]]  # something of each result
+Best = Callable[[Sequence[Result]], Sequence[Result]]  # some of the results
+KEPT = 4  # ledgers of a space: some controllers see children, and others do not
 
 
 class Ledger:
@@ -33,6 +35,7 @@ class Ledger:
         self.results = results
         self._columns: Mapping[Hashable, Sequence[Any]] = {}
         self._sets: Mapping[Hashable, tuple[int, frozenset[Any]]] = {}
+        self._chosen: Mapping[Hashable, tuple[int, Sequence[Result]]] = {}
         self.scores: Floats = scores.astype(np.float64)
         self.networks: Bools = np.array(networks, dtype=bool)
         if known is not None:
@@ -40,6 +43,7 @@ class Ledger:
             self.networks = np.append(known.networks[:same], self.networks)
             self._columns = {k: v[:same] for k, v in known._columns.items()}
             self._sets = {k: v for k, v in known._sets.items() if v[0] <= same}
+            self._chosen = {k: v for k, v in known._chosen.items() if v[0] <= same}
 
     def column(self, name: Hashable, of: Of) -> Sequence[Any]:
         """What `of` says of every result, asked once about each."""
@@ -58,6 +62,17 @@ class Ledger:
             self._sets = {**self._sets, name: (len(all_of), have)}
         return have
 
+    def chosen(self, name: Hashable, of: Best) -> Sequence[Result]:
+        """What `of` chooses among the results.
+
+        It must be so that of(A + B) = of(of(A) + B), as of the best few: each is looked at once.
+        """
+        count, have = self._chosen.get(name, (0, ()))
+        if count < len(self.results):
+            have = of([*have, *self.results[count:]])
+            self._chosen = {**self._chosen, name: (len(self.results), have)}
+        return have
+
     def places(self, space: SearchSpace) -> Sequence[Place | None]:
         """Where each result is in the space of this ledger; None: nowhere."""
         columns = columns_of(space)
@@ -74,24 +89,34 @@ class Ledger:
         return self.values("keys", of)
 
 
-_KEPT: WeakKeyDictionary[SearchSpace, Ledger] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[SearchSpace, tuple[Ledger, ...]] = WeakKeyDictionary()
 
 
 def ledger_of(space: SearchSpace, history: History) -> Ledger:
     """The ledger of the results of `history`."""
-    results, known = history.results, _KEPT.get(space)
-    if known is None:
-        known = Ledger()
-    if known.results is not results:
-        same = common(known.results, results)
-        known = _KEPT[space] = Ledger(results, known, same)
-    return known
+    results, kept = history.results, _KEPT.get(space, ())
+    for known in kept:
+        if known.results is results:
+            return known
+    found, same = Ledger(), 0
+    for known in kept:
+        shared = common(known.results, results)
+        if shared > same:
+            found, same = known, shared
+    new = Ledger(results, found, same)
+    # One that holds no more than what is now known again need not be kept.
+    others = [k for k in kept if k is not found or same < len(k.results)]
+    _KEPT[space] = (new, *others[: KEPT - 1])
+    return new
 
 
 def common(known: Sequence[Result], results: Sequence[Result]) -> int:
     """How many results at the beginning are the same objects."""
+    end = min(len(known), len(results))
+    if end and known[0] is not results[0]:
+        return 0
     if all(map(is_, known, results)):
-        return min(len(known), len(results))
+        return end
     return [*map(is_, known, results)].index(False)
 
 

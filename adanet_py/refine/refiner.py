@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isnan
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from adanet_py.choosing import Shrunk
 from adanet_py.controllers.families import Controller
+from adanet_py.controllers.ledger import ledger_of
 from adanet_py.plan import best_of
 from adanet_py.records import Candidate, DataSpec, Hashes, History, Result, Scalar
 from adanet_py.refine import MOVES
@@ -85,11 +87,14 @@ class Refiner:
     ) -> list[Candidate]:
         """Up to `n` children of one program; none where no move is left to try."""
         names = self._names()
-        parents = self.parents(history)
+        ledger = ledger_of(space, history)
+        shrinking = self.objective in SHRINKING
+        parents = self.parents(ledger.chosen(("lasting", shrinking), self.lasting))
         if n < 1 or not parents or not names:
             return []
         taken = history.experiments()
-        weights = np.array(list(shares(history, names).values()))
+        judging = ledger.chosen(("judging", *names), lambda some: latest(some, names))
+        weights = np.array(list(shares(judging, names).values()))
         falling = FALL ** np.arange(len(parents))
         order = rng.choice(len(names), size=len(names), replace=False, p=weights)
         places = rng.choice(len(parents), len(parents), replace=False, p=falling / falling.sum())
@@ -104,23 +109,27 @@ class Refiner:
                         return chosen
         return []
 
-    def parents(self, history: History) -> list[Result]:
-        """The networks that children are made of, the best first.
+    def parents(self, results: Sequence[Result]) -> list[Result]:
+        """The networks among `results` that children are made of, the best first.
 
         To make a network smaller, those that the best became by children that were accepted for
         it, the last first, and it.
         """
         if self.objective not in SHRINKING:
-            return possible_parents(history.results)
+            return possible_parents(results)
         shrunk = Shrunk(best_of, self.objective)
         out: list[Result] = []
-        results = list(history.results)
-        while (last := shrunk(results)) is not None and len(out) < PARENTS:
+        left = list(results)
+        while (last := shrunk(left)) is not None and len(out) < PARENTS:
             out.append(last)
             if last.objective != self.objective:
                 break
-            results = [r for r in results if r.candidate.id != last.candidate.id]
+            left = [r for r in left if r.candidate.id != last.candidate.id]
         return out
+
+    def lasting(self, results: Sequence[Result]) -> list[Result]:
+        """Those of `results` without which `parents` of them and any later ones might differ."""
+        return list(results) if self.objective in SHRINKING else possible_parents(results)
 
     def _names(self) -> list[str]:
         names = self.moves or tuple(MOVES)
@@ -218,19 +227,20 @@ def possible_parents(results: Sequence[Result]) -> list[Result]:
     return out
 
 
-def shares(history: History, names: Sequence[str]) -> dict[str, float]:
-    """Which share of the groups each move gets, by the children of a history."""
+def latest(results: Sequence[Result], names: Sequence[str]) -> list[Result]:
+    """The last `WINDOW` children of these moves, by which the moves are judged."""
+    found = (r for r in reversed(results) if r.candidate.inherits and r.candidate.move in names)
+    return list(islice(found, WINDOW))[::-1]
+
+
+def shares(results: Sequence[Result], names: Sequence[str]) -> dict[str, float]:
+    """Which share of the groups each move gets, by the children among results."""
     tried = dict.fromkeys(names, 0)
     accepted = dict.fromkeys(names, 0)
-    seen = 0
-    for result in reversed(history.results):
-        move = result.candidate.move
-        if seen == WINDOW:
-            break
-        if result.candidate.inherits and move in tried:
-            seen += 1
-            tried[move] += 1
-            accepted[move] += result.accepted is True
+    for result in latest(results, names):
+        move = str(result.candidate.move)
+        tried[move] += 1
+        accepted[move] += result.accepted is True
     expected = {n: EXPECTED.get(n.partition(":")[0], OTHERWISE) for n in names}
     quality = np.array([(accepted[n] + PRIOR * expected[n]) / (tried[n] + PRIOR) for n in names])
     share = FLOOR / len(names) + (1.0 - FLOOR) * quality / quality.sum()
