@@ -59,14 +59,14 @@ class Simplest:
 
 @dataclass(frozen=True)
 class Shrunk:
-    """The end of the chain of children that were accepted for being smaller or quicker.
+    """The end of the chain of children that were accepted for being smaller, sparser or quicker.
 
     It begins with the choice of `first` among the others; of several children the one with the
     fewest parameters, or the least latency, goes on.
     """
 
     first: Choice
-    objective: str  # size or latency
+    objective: str  # size, sparsity or latency
 
     def __call__(self, results: Iterable[Result], refused: Container[str] = ()) -> Result | None:
         """The choice among `results`, but for those of the `refused` ids."""
@@ -83,7 +83,8 @@ class Shrunk:
         return found
 
     def _order(self, result: Result) -> tuple[float, float, str]:
-        cost = result.parameters if self.objective == "size" else result.latency_ms
+        costs = {"size": result.parameters, "sparsity": result.nonzero}
+        cost = costs.get(self.objective, result.latency_ms)
         return cost, -result.reward, result.candidate.id
 
 

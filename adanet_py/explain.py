@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 RIVALS = 3  # the next ones in the ranking that are shown
 DECISIONS = 8  # the most important
 
-_OF_LINK = ("move", "parameters", "latency_ms", "validation", "difference", "drop", "gain",
-            "gain_error", "accepted", "verdict")  # fmt: skip
+_OF_LINK = ("move", "parameters", "sparsity", "latency_ms", "validation", "difference", "drop",
+            "gain", "gain_error", "accepted", "verdict")  # fmt: skip
 _OF_PLACE = (
     "rank",
     "validation",
@@ -35,6 +35,7 @@ _OF_PLACE = (
     "why",
     "status_text",
     "parameters",
+    "sparsity",
 )
 
 
@@ -72,7 +73,7 @@ def explain(
 def lines(found: Mapping[str, Any]) -> list[str]:
     """What `explain` found as text for people."""
     place, metric = found["place"], found["metric"]
-    out = [f"{found['candidate']}, {found['architecture']}, {place['parameters']} parameters, "
+    out = [f"{found['candidate']}, {found['architecture']}, {_size(place)}, "
            f"proposed by {found['controller'] or 'no controller'}"]  # fmt: skip
     if found["model"]:
         out.append("It is the network saved as the model, or the first of its ensemble.")
@@ -104,13 +105,21 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 
 def _told(link: Mapping[str, Any], metric: str) -> str:
     """A link of the chain as a sentence."""
-    size = f"{link['parameters']} parameters, {metric} {figure(link['validation'])}"
+    size = f"{_size(link)}, {metric} {figure(link['validation'])}"
     if link["move"] is None:
         return f"trained from its own initial weights; {size}"
     told = f"by {link['move']}, outputs then differed by {figure(link['difference'])}"
     if link["drop"] is not None:
         told += f", error {figure(link['drop'])} higher before training"
     return f"{told}; {size}; {link['verdict'] or 'not judged'}"
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    """How many parameters, and how many of the weights are zero where some are."""
+    size = f"{row['parameters']} parameters"
+    return (
+        f"{size}, {100.0 * row['sparsity']:.3g} % of the weights zero" if row["sparsity"] else size
+    )
 
 
 def _interval(row: Mapping[Any, Any]) -> str:

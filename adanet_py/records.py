@@ -190,6 +190,8 @@ class Result:
     and `reward` = -error - weight * complexity (see reward.py). `step` is that of the kept weights.
     `size_bytes` is that of the model file, at most; `layers` counts hidden weight matrices, and
     `capacity` is the logarithm of a bound on the Rademacher complexity (`training/cost.py`).
+    `parameters` counts all, zeros too, as they are stored and computed with; `nonzero` those that
+    are not exactly zero, and `sparsity` is the share of zeros in the weight matrices.
 
     Of a child alone: `difference` is the largest difference of an output to the parent's on a probe
     of training rows before a step, `drop` by how much its move made the validation metric worse,
@@ -212,6 +214,8 @@ class Result:
     size_bytes: int = 0
     layers: int = 0
     capacity: float = math.nan
+    sparsity: float = math.nan
+    nonzero: int = 0
     error: float = math.nan
     complexity: float = math.nan
     reward: float = -math.inf
@@ -275,7 +279,8 @@ class Result:
 
 _PLAIN = (
     "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers",
-    "capacity", "error", "complexity", "reward", "controller", "group", "engine", "message",
+    "capacity", "sparsity", "nonzero", "error", "complexity", "reward", "controller", "group",
+    "engine", "message",
     "difference", "drop", "gain", "gain_error", "latency_share", "accepted", "objective", "verdict",
 )  # fmt: skip
 

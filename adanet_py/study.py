@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import optuna
 
 _FACTS = (
-    "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers", "capacity", "seconds",
-    "steps", "error", "complexity", "reward", "controller", "group", "engine", "message",
+    "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers", "capacity", "sparsity",
+    "nonzero", "seconds", "steps", "error", "complexity", "reward", "controller", "group", "engine",
+    "message",
 )  # fmt: skip
 
 

@@ -36,6 +36,12 @@ SHARED_STATIC: Mapping[str, Knob] = {
     "category_width": Knob(8, 1, 128, doc="features an embedded category column becomes"),
     "init": Knob("default", choices=tuple(INITS), doc="initial weights of the linear layers"),
     "zero_last": Knob(False, choices=(False, True), doc="the output layer starts at zero"),
+    "sparsity": Knob(
+        0.0,
+        0.0,
+        0.99,
+        doc="share of the weights of all matrices that are zero and stay so in training",
+    ),
     "precision": Knob(
         "float32",
         choices=("float32", "bfloat16"),
@@ -56,7 +62,8 @@ class Architecture:
     [B, n_outputs] or, for implicit ensembles of M members, [B, M, n_outputs]. Values of `numeric`
     reach the module through buffers called ``knob_<name>``. The global random state alone decides
     the initial weights; `init` and `zero_last` (in SHARED_STATIC) change them afterwards, see
-    `initialisation.initialise`: the output layer is the linear layer registered last.
+    `initialisation.initialise`: the output layer is the linear layer registered last. With
+    `sparsity` the smallest weights of every matrix are zero from the start (training/sparsity.py).
     `multiply_adds(static, spec)` estimates the cost of one row without torch;
     the search plans its time with it.
     """

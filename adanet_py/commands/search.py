@@ -209,7 +209,8 @@ def refine(
         typer.Option(metavar="NAME", help="Only this move; may be repeated; see: list moves."),
     ] = None,
     objective: Annotated[
-        str, typer.Option(metavar="WHAT", help="What must improve: metric, latency or size.")
+        str,
+        typer.Option(metavar="WHAT", help="What must improve: metric, latency, size or sparsity."),
     ] = "metric",
     time: Annotated[
         str | None, typer.Option(metavar="TIME", help="Budget, all included. [default: 60s]")

@@ -4,7 +4,7 @@ One function (or file) per move and one line in `MOVES`. No torch at import.
 """
 
 from adanet_py.errors import SpaceError, check_known
-from adanet_py.refine import add_skip, deepen, factorise, prune, train_on, widen
+from adanet_py.refine import add_skip, deepen, factorise, prune, sparsify, train_on, widen
 from adanet_py.refine.move import Move
 
 MOVES: dict[str, Move] = {
@@ -16,6 +16,9 @@ MOVES: dict[str, Move] = {
     "prune:saliency": prune.SALIENCY,
     "prune:output": prune.OUTPUT,
     "factorise": factorise.MOVE,
+    "sparsify:magnitude": sparsify.MAGNITUDE,
+    "sparsify:layer": sparsify.LAYER,
+    "sparsify:relative": sparsify.RELATIVE,
 }
 
 __all__ = ["MOVES", "Move", "find_move", "find_moves"]

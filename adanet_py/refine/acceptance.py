@@ -10,10 +10,13 @@ from adanet_py.records import Result
 DOUBT = 1.0  # standard errors
 MARGIN = 0.1  # share by which latency or size must fall; a measured latency wavers by less
 
+SHRINKING = ("latency", "size", "sparsity")  # for which a child must cost less than its parent
 OBJECTIVES: Mapping[str, str] = {
     "metric": "the validation metric, better by more than one standard error",
     "latency": "measured latency, a tenth less at least, the metric not worse by a standard error",
     "size": "number of parameters, a tenth less at least, the metric not worse by a standard error",
+    "sparsity": "parameters that are not zero, a tenth fewer at least, the metric not worse by a "
+    "standard error",
 }
 
 
@@ -41,6 +44,8 @@ def _verdict(child: Result, parent: Result | None, objective: str) -> tuple[bool
     share, what = child.latency_share, "latency"
     if objective == "size":
         share, what = child.parameters / max(1, parent.parameters), "parameters"
+    if objective == "sparsity":
+        share, what = child.nonzero / max(1, parent.nonzero), "parameters that are not zero"
     smaller = f"{what} {100.0 * share:.0f} % of the parent's"
     if not share <= 1.0 - MARGIN:
         return False, f"rolled back: {smaller}, not a tenth less"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adanet_py.records import Candidate, Scalar
-from adanet_py.refine.move import Move, Probe
+from adanet_py.refine.move import Move, Probe, dense
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ APPLIES = ("mlp", "tabm")  # the stream of a resnet is such a path
 
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """The network with its path, unless it has one or is nothing else."""
-    static = architecture.complete(parent.static)
+    static = dense(parent, architecture)
     if architecture.name not in APPLIES or static["skip"]:
         return ()
     return () if static["depth"] == static["blocks"] == 0 else (static | {"skip": True},)

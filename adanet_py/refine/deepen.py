@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from adanet_py.records import Candidate, Scalar
-from adanet_py.refine.move import Move, Probe
+from adanet_py.refine.move import Move, Probe, dense
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ IDENTITIES: Mapping[str, float] = {
 
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """One more hidden layer where it can be the identity, and one more residual block."""
-    static = architecture.complete(parent.static)
+    static = dense(parent, architecture)
     more = _MORE.get(architecture.name)
     return tuple(
         static | new

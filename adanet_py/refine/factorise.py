@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from adanet_py.architectures.architecture import is_factorised
 from adanet_py.architectures.names import units_before
 from adanet_py.records import Candidate, Scalar
-from adanet_py.refine.move import Move, Probe
+from adanet_py.refine.move import Move, Probe, dense
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ SHARES = (1 / 4, 1 / 8)  # of the full rank
 
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """A quarter and an eighth of the rank, where hidden layers follow upon hidden layers."""
-    static = architecture.complete(parent.static)
+    static = dense(parent, architecture)
     if "rank" not in static or static["rank"] or architecture.name not in ("mlp", "resnet"):
         return ()
     width, kind = int(static["width"]), str(static["activation"])  # type: ignore[arg-type]

@@ -45,6 +45,12 @@ class Move:
         return found
 
 
+def dense(parent: Candidate, architecture: Architecture) -> dict[str, Scalar]:
+    """The parent's static description, complete, with no weight held at zero any more."""
+    static = architecture.complete(parent.static)
+    return static | {"sparsity": 0.0} if "sparsity" in static else static
+
+
 @dataclass(frozen=True)
 class Probe:
     """Training rows that a move may look at: numeric [B, n], category [B, c], target [B].

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from adanet_py.records import Candidate, Scalar
-from adanet_py.refine.move import Move
+from adanet_py.refine.move import Move, dense
 
 if TYPE_CHECKING:
     from adanet_py.architectures import Architecture
@@ -18,7 +18,7 @@ MOST = 4096  # units of a layer that are chosen among: matrices of all pairs are
 
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """Two thirds and one third of all hidden units, and of those of a resnet's blocks alone."""
-    static = architecture.complete(parent.static)
+    static = dense(parent, architecture)
     # What is narrower may be whole where it was factorised.
     change = _CHANGES.get(architecture.name) if not static.get("rank") else None
     found: list[dict[str, Scalar]] = []

@@ -29,6 +29,7 @@ from adanet_py.controllers.ledger import ledger_of
 from adanet_py.plan import best_of
 from adanet_py.records import Candidate, DataSpec, Hashes, History, Result, Scalar
 from adanet_py.refine import MOVES
+from adanet_py.refine.acceptance import SHRINKING
 from adanet_py.space import SearchSpace
 from adanet_py.space_points import draw_seed
 from adanet_py.training.general import GENERAL
@@ -47,7 +48,7 @@ WINDOW = 64  # latest children by which moves are judged
 PRIOR = 4.0  # children that every move is imagined to have
 # Share of a move's imagined children that are accepted, by what stands before its colon: a smaller
 # network is seldom better, where that is what is asked.
-EXPECTED = {"train_on": 0.4, "widen": 0.3, "prune": 0.02, "factorise": 0.02}
+EXPECTED = {"train_on": 0.4, "widen": 0.3, "prune": 0.02, "factorise": 0.02, "sparsify": 0.02}
 OTHERWISE = 0.2
 FLOOR = 0.1  # of all groups, evenly among the moves
 CONTROL = 0.15  # of all groups, at least, for the control
@@ -60,11 +61,8 @@ SETTINGS = (
 )  # fmt: skip
 REGULARISERS = ("weight_decay", "decoupled_decay", "dropout", "drop_path", "input_noise")
 DROPOUT = 0.05  # least that is raised where more is to be tried
-PRUNING = (
-    "prune",
-    "factorise",
-)  # moves that make networks smaller, by what stands before the colon
-SHRINKING = ("latency", "size")  # objectives for which a child must cost less than its parent
+# Moves that make networks smaller, by what stands before the colon.
+PRUNING = ("prune", "factorise")
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,14 @@ class Refiner:
         estimate, spec = architecture.multiply_adds, self.spec
         if self.objective not in SHRINKING or estimate is None or spec is None:
             return list(offered)
-        most = estimate(architecture.complete(parent.static), spec)
-        return [static for static in offered if estimate(static, spec) < most]
+
+        def cost(static: Mapping[str, Scalar]) -> float:
+            zeros = float(static.get("sparsity", 0.0))  # type: ignore[arg-type]
+            share = 1.0 - zeros if self.objective == "sparsity" else 1.0
+            return estimate(static, spec) * share
+
+        most = cost(architecture.complete(parent.static))
+        return [static for static in offered if cost(static) < most]
 
     def _children(
         self,

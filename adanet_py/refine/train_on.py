@@ -22,6 +22,11 @@ def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str
 
 def copy(parent: nn.Module, child: nn.Module, probe: Probe, rng: np.random.Generator) -> None:
     """Every weight and running statistic; knobs stay those of the child."""
+    carry(parent, child)
+
+
+def carry(parent: nn.Module, child: nn.Module) -> None:
+    """The same for other moves that keep all shapes."""
     own = {n: v for n, v in child.state_dict().items() if n.rsplit(".", 1)[-1].startswith("knob_")}
     child.load_state_dict(dict(parent.state_dict()) | own)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from adanet_py.architectures.names import norm_groups, units_before
 from adanet_py.records import Candidate, Scalar
-from adanet_py.refine.move import Move, Probe
+from adanet_py.refine.move import Move, Probe, dense
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ FACTORS = (1.5, 2.0)
 
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """Hidden layers 1.5 and 2 times as wide, as far as norm and knobs allow."""
-    static = architecture.complete(parent.static)
+    static = dense(parent, architecture)
     # What is wider may be factorised where it was not.
     change = _CHANGES.get(architecture.name) if not static.get("rank") else None
     found = [] if change is None else [change(static, factor) for factor in FACTORS]

@@ -45,6 +45,7 @@ from adanet_py.training.engines.program import (
 )
 from adanet_py.training.groups import Emit, Plan, Track, train
 from adanet_py.training.scoring import Scorer
+from adanet_py.training.sparsity import counts
 
 TRAIN_SAMPLE = 2000  # training rows the training score is measured on
 MOST_PIECES = 64  # micro-batches of a step that are tried before giving up
@@ -338,7 +339,10 @@ def _finish(
         result = result.replace(gain=gain, gain_error=doubt)
         if start.after is not None:
             result = result.replace(drop=-plan.scorer.gain(start.before, start.after)[0])
-    result = result.replace(capacity=capacity(track.weights, program))
+    sparsity, nonzero = counts(modules)
+    result = result.replace(
+        capacity=capacity(track.weights, program), sparsity=sparsity, nonzero=nonzero
+    )
     tensors = {f"weights/{n}": v.cpu().contiguous() for n, v in track.weights.items()}
     tensors |= {f"predictions/{n}": torch.from_numpy(v) for n, v in predictions.items()}
     about = {

@@ -33,6 +33,7 @@ from adanet_py.training.losses import LOSSES, Loss, choose_loss
 from adanet_py.training.mixing import Mixer
 from adanet_py.training.optimizers import Optimizer, Part, make_parts
 from adanet_py.training.schedules import learning_rates
+from adanet_py.training.sparsity import zero_smallest
 from adanet_py.training.targets import with_label_weight
 
 _BUILDING = threading.Lock()  # layers draw from the process's one generator, whatever the thread
@@ -107,6 +108,11 @@ class Program:
             assert rows is not None
             outputs = outputs + per_row(self.data.offset[rows])
         return merge_members(outputs, self.spec.task, self.loss)
+
+    @cached_property
+    def sparse(self) -> bool:
+        """Whether weights that are zero at the start stay so; see `training.sparsity`."""
+        return bool(self.candidates[0].static.get("sparsity", 0.0))
 
     def micro_batches(self, row: int) -> list[slice]:
         """The parts of a batch whose gradients are accumulated, one at a time in memory.
@@ -243,6 +249,8 @@ def build_module(
         static = architecture.complete(candidate.static)
         module = architecture.build(static, spec)
         initialise(module, str(static.get("init", "default")), bool(static.get("zero_last", False)))
+        if sparsity := float(static.get("sparsity", 0.0)):  # type: ignore[arg-type]
+            zero_smallest(module, sparsity, "layer")
     values = module_values(architecture, candidate)
     present = {layer.knob for layer in perturbations(module)}
     for knob in INPUT_KNOBS:

@@ -36,6 +36,7 @@ from adanet_py.training.engines.storing import pack, put_back, unpack
 from adanet_py.training.optimizers.chained import ChainedOptimizer
 from adanet_py.training.optimizers.objective import Piece
 from adanet_py.training.probe import StepProbe, is_due, probe_rows, watched
+from adanet_py.training.sparsity import call_held, held, put_back_zeros
 
 
 class SeparateEngine:
@@ -46,6 +47,7 @@ class SeparateEngine:
         self.alive = list(range(len(program.candidates)))
         members = program.folds * len(program.candidates)
         self.modules = [program.build(m) for m in range(members)]
+        self.held = [held(module) if program.sparse else {} for module in self.modules]
         self.seeds = program.seeds()
         for m, (module, seed) in enumerate(zip(self.modules, self.seeds, strict=True)):
             switch(module, program.used([program.candidates[m % len(program.candidates)]]))
@@ -183,7 +185,8 @@ class SeparateEngine:
             return losses.mean() * share
 
         with self.program.precision():
-            outputs = self.modules[m](data.numeric[rows], data.category[rows])
+            inputs = data.numeric[rows], data.category[rows]
+            outputs = call_held(self.modules[m], self.held[m], *inputs)
         return Piece(as_members(outputs, 1).unsqueeze(0).to(self.program.dtype), loss)
 
     def _matrices(self, m: int) -> list[torch.nn.Parameter]:
@@ -241,6 +244,7 @@ class SeparateEngine:
             if hp["max_norm"] > 0:
                 for w in _units(p):
                     _shorten(w, hp["max_norm"])
+        put_back_zeros(self.modules[m], self.held[m])
         if self._averages:
             self._average(m, float(self._share[step, m]))
 
@@ -313,6 +317,7 @@ class SeparateEngine:
         apart = self.evaluated is not self.modules
         kept = [self.evaluated[i] for i in index]
         self.modules = [self.modules[i] for i in index]
+        self.held = [self.held[i] for i in index]
         self.evaluated = kept if apart else self.modules
         self._share = self._share[:, index]
         if self.mixer is not None:

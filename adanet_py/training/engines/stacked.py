@@ -35,6 +35,7 @@ from adanet_py.training.engines.program import (
 )
 from adanet_py.training.optimizers import Step
 from adanet_py.training.probe import StepProbe, is_due, probe_rows, watched
+from adanet_py.training.sparsity import held_columns
 
 # Bytes of activations kept for the backward pass at once. More members than fit are trained in
 # blocks, one after the other within a step, which changes no result. On a CPU larger blocks gain
@@ -70,6 +71,7 @@ class StackedEngine:
             named = dict(module.named_parameters())
             rows.append(torch.cat([named[p.name].detach().reshape(-1) for p in self.parts]))
         self.weights = torch.stack(rows)
+        self.held = held_columns(modules, self.parts) if program.sparse else None  # [K, D]
         self.noise_names = list(noisy_layers(modules[0]))
         self.mixing_names = mixing_buffers(modules[0])
         buffers = [dict(m.named_buffers()) for m in modules]
@@ -235,6 +237,12 @@ class StackedEngine:
                 for layer, place in zip(self._noisy, at, strict=True):
                     layer.start = place
                 total[block.members] += self._backward(block, rows, piece)
+        self._hold(self.gradient)
+
+    def _hold(self, x: Tensor) -> None:
+        """Zero what belongs to weights that stay zero, in x [K, P]."""
+        if self.held is not None:
+            x[:, : self.held.shape[1]].masked_fill_(self.held, 0.0)
 
     def _gradients_again(self, rows: Tensor, places: list[list[int]]) -> None:
         """The same at the weights of now, leaving no trace in running statistics."""
@@ -251,6 +259,7 @@ class StackedEngine:
         step = Step(w, self.hp, lr, t, self.decayed, self.parts, self._bias_decay, self._zero)
         self.program.optimizer.update(self.gradient, self.slots, step)
         self.constraints.project(w)
+        self._hold(w)
         if self.averages:
             for name, value in self._averaged().items():
                 share = self._share[at].view(-1, *[1] * (value.dim() - 1))
@@ -381,6 +390,7 @@ class StackedEngine:
         self.alive = [self.alive[k] for k in keep]
         index = index.to(self.program.device)
         self.weights = self.weights[index]
+        self.held = None if self.held is None else self.held[index]
         self.slots = {n: v[index] for n, v in self.slots.items()}
         self.buffers = {n: v[index] for n, v in self.buffers.items()}
         self.hp = {n: v[index] for n, v in self.hp.items()}

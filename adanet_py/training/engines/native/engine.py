@@ -63,6 +63,7 @@ class NativeEngine(StackedEngine):
 
     def _read(self, module: nn.Module) -> None:
         program = self.program
+        self._nothing_held = np.zeros(0, np.bool_)
         self._translation = translate(
             module,
             self.parts,
@@ -159,7 +160,9 @@ class NativeEngine(StackedEngine):
             average = self.averages["weights"][m].numpy()
             running = self._average_running[m]
         slots, scalars = self._slots[m], self._scalars[m]
-        return Changing(self.gradient[m].numpy(), slots, scalars, self._hp[m], average, running)
+        held = self._nothing_held if self.held is None else self.held[m].numpy()
+        gradient = self.gradient[m].numpy()
+        return Changing(gradient, slots, scalars, self._hp[m], average, running, held)
 
     def _planned(self, start: int, stop: int) -> list[Steps]:
         """What every member needs for steps [start, stop)."""
@@ -244,6 +247,7 @@ class NativeEngine(StackedEngine):
                 member = self._member(m, weights, self._running)
                 state = self._changing(m)
                 losses_[m] += self._work(GRADIENT, member, steps, state)
+        self._hold(self.gradient)
 
     def _stretches(self, steps: int) -> Iterator[tuple[int, int]]:
         """Parts of that many steps whose rows fit into a processor's cache."""

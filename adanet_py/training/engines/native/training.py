@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from adanet_py.training.engines.native.compiling import entry
 from adanet_py.training.engines.native.losses import batch_loss
 from adanet_py.training.engines.native.tape import Y, backward, forward
-from adanet_py.training.engines.native.updates import update
+from adanet_py.training.engines.native.updates import hold, update
 
 TRAIN, GRADIENT, UPDATE, OUTPUTS = range(4)  # what is wanted
 
@@ -53,6 +53,7 @@ class Changing(NamedTuple):
     hp: Any  # hyperparameters
     average: Any  # [P] or [0]
     average_running: Any  # [Q] or [0]
+    held: Any  # [D] where weights stay zero, or [0]
 
 
 @entry
@@ -94,10 +95,12 @@ def work(wanted, net, table, member, space, steps, state, first, out, found):
                 places[p], state.g, p > 0,
             )  # fmt: skip
         if wanted == TRAIN or wanted == UPDATE:
+            hold(state.g, state.held)
             update(
                 net.optimizer, member.w, state.g, state.slots, state.scalars, net.parts,
                 net.matrices, state.hp, steps.rates[s], first + s + 1,
             )  # fmt: skip
+            hold(member.w, state.held)
             if steps.shares.size:
                 share = real(steps.shares[s])
                 for i in range(member.w.size):

@@ -381,6 +381,15 @@ def _part(kind, w, g, s0, s1, s2, hp, lr, decay, t, of_mean, of_new):
 
 
 @kernel
+def hold(x, held):
+    """Zero what belongs to weights that stay zero."""
+    zero = x.dtype.type(0)
+    for i in range(held.size):
+        if held[i]:
+            x[i] = zero
+
+
+@kernel
 def update(kind, w, g, slots, scalars, parts, matrices, hp, lr, t):
     """Step number t (from 1) of one member: w, g [P], slots [S, P], scalars [s]; g is lost."""
     constrain(g, w, parts, matrices, hp, lr)
