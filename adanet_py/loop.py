@@ -45,7 +45,7 @@ from adanet_py.plan import (
 )
 from adanet_py.prepare import Prepared
 from adanet_py.records import Candidate, Group, Result, Status
-from adanet_py.refine.acceptance import judged
+from adanet_py.refine.acceptance import doubts, judged
 from adanet_py.refine.refiner import Refiner
 from adanet_py.reserve import TABLES, Reserve
 from adanet_py.reward import with_reward
@@ -328,7 +328,10 @@ class Search:
         baseline = self._constant()
         results = [with_reward(r, self.metric, baseline, self.config.reward) for r in results]
         known, objective = self.state.by_id, self.refiner.objective
-        results = [judged(r, known.get(r.candidate.parent or ""), objective) for r in results]
+        results = [
+            judged(r, known.get(r.candidate.parent or ""), objective, doubt)
+            for r, doubt in zip(results, doubts(results), strict=True)
+        ]
         for result in (r for r in results if r.status is Status.INFEASIBLE):
             message = f"Not trained: {result.candidate.architecture} with {result.message}."
             self.note(f"{message} So are others.", once="infeasible")

@@ -23,8 +23,8 @@ def run(tmp_path_factory):
     table("regression", 150).to_csv(folder / "table.csv", index=False)
     judge, place = loop.judged, iter(range(1000))
 
-    def judged(child, parent, objective):
-        found = judge(child, parent, objective)
+    def judged(child, parent, objective, doubt):
+        found = judge(child, parent, objective, doubt)
         if found.accepted is None:
             return found
         so = next(place) % 2 == 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from programs import make_candidates, make_program, make_run, make_spec, make_split
 from tables import check_here, table
-from test_refine import PARENT, child_of, family, group_of, never, result_of
+from test_refine import PARENT, _judge_all, child_of, family, group_of, never, result_of
 
 import adanet_py
 from adanet_py import saving
@@ -300,7 +300,7 @@ def test_for_sparsity_only_what_has_fewer_weights_is_proposed():
 def test_a_run_refined_for_sparsity(tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "start_check", check_here)
     monkeypatch.setattr("adanet_py.plan.EPOCHS", (6, 10))
-    monkeypatch.setattr("adanet_py.refine.acceptance.DOUBT", 1e6)  # any child that is sparser
+    _judge_all(monkeypatch, True)
     table("regression", 150).to_csv(tmp_path / "table.csv", index=False)
     run, quiet = tmp_path / "run", {"on_event": lambda event: None}
     options = {"space": "tiny", "folds": 2, "candidates": 8, "ensemble": "none"}
