@@ -4,7 +4,10 @@ A child is as much a candidate as any other; what differs is the first weights o
 per fold. They are made before a step is taken, the same on every engine and in every replay: by the
 parent's weights of that fold, up to `PROBE_ROWS` of its training rows, and a generator keyed by the
 child's seed and the fold. Files of candidates hold no state of an optimizer: its moments begin at
-zero, which is why children warm up.
+zero, which is why children warm up. With AdamW's moments and step counts carried over, `train_on`
+ended between 0.2 % below and 0.3 % above the validation errors it has so (two tables, 100 to 400
+steps, rates of 0.1 to 1 times the parent's, 16 trainings each), in most cases within two standard
+errors: not worth three times the disk.
 """
 
 from __future__ import annotations
