@@ -619,4 +619,5 @@ def test_rows_fetched_in_pieces_change_no_bit(
     group = make_group(family(), engine="native")
     whole = run(group, folds=folds, task=task)[0]
     monkeypatch.setattr("adanet_py.training.engines.native.engine.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("adanet_py.training.engines.native.engine.CACHE_BYTES", 0)
     check_equal(run(group, folds=folds, task=task)[0], whole)
