@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedKFold
 from adanet_py.config import SearchConfig
 from adanet_py.prepare import prepare, read
 from adanet_py.records import DataSpec
-from adanet_py.subnetworks.options import VARIANTS, GrowthOptions, with_variants
+from adanet_py.subnetworks.options import GrowthOptions, with_variants
 from adanet_py.subnetworks.rounds import Growing, Problem, Task, grow
 from adanet_py.subnetworks.tables import run
 
@@ -39,6 +39,7 @@ PLAIN = dict(lambda_=0.0, beta=0.0, uniform=True, bias=False, rounds=1)
 # more; selected by F on the training rows they are three, as further ones do not lower it.
 ALONE = {"goal": "alone", "read": "none", "selection": "moving_average"}
 PAPER = {"goal": "ensemble", "read": "all", "selection": "training", "uniform": False}
+PLAIN_NAME = "as in the paper"
 CELLS, ANGLES, LEVELS = 4, 9, 10
 LAMBDAS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
@@ -182,19 +183,19 @@ def read_pair(pair: str, data: Path, size: Size) -> tuple[np.ndarray, np.ndarray
     return features(images), y
 
 
-def run_variants(pair: str, data: Path, size: Size, setting: dict[str, Any], at: int) -> list[Any]:
-    """AdaNet as its paper has it, and its variants, with one setting."""
+def run_variant(
+    pair: str, name: str, data: Path, size: Size, setting: dict[str, Any], at: int
+) -> list[dict[str, Any]]:
+    """AdaNet as its paper has it with one setting, or the variant of that name."""
     x, y = read_pair(pair, data, size)
-    folds, out = folds_of(y, size.folds), []
-    paper = setting | PAPER | {"deepest": setting["deepest"] + 1}
-    for name in (None, *VARIANTS):
-        began = time.monotonic()
-        options = with_variants(options_of("AdaNet", paper), [] if name is None else [name])
-        found = _networks(x, y, folds, options)
-        seconds = (time.monotonic() - began) / len(folds)
-        method = "as in the paper" if name is None else f"as in the paper, {name}"
-        out += _rows("variants", pair, method, at, setting, found, seconds)
-    return out
+    folds = folds_of(y, size.folds)
+    lists = {name: tuple(v) for name, v in setting.items() if isinstance(v, list)}
+    paper = setting | lists | PAPER | {"deepest": setting["deepest"] + 1}
+    began = time.monotonic()
+    names = [] if name == PLAIN_NAME else [name]
+    found = _networks(x, y, folds, with_variants(options_of("AdaNet", paper), names))
+    seconds = (time.monotonic() - began) / len(folds)
+    return _rows("variants", pair, name, at, setting, found, seconds)
 
 
 def _rows(
