@@ -175,7 +175,7 @@ def test_an_error_of_the_input_is_one_line_and_exit_code_2(fake):
         (["search", "--metric", "acuracy"], "Did you mean 'accuracy'?"),
         (["search", "--task", "clasification"], "--task: expected"),
         (["search", "--device", "gpu"], "--device: expected auto, cpu"),
-        (["search", "--refine-share", "2"], "--refine-share: expected a share from 0 to 1, or auto"),
+        (["search", "--refine-share", "2"], "--refine-share: expected a share from 0"),
         (["list", "optimisers"], "Did you mean 'optimizers'?"),
         (["spaces", "show", "tabel"], "Did you mean 'table'?"),
         (["spaces", "validate", "none/such.yaml"], "found none"),
