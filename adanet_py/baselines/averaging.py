@@ -27,13 +27,15 @@ FOREST_CELLS = 4_000_000  # rows times columns
 class Averaging:
     """A forest whose trees are averaged: a class of scikit-learn by name, and its options.
 
-    `number` and `classes` are options where the target is a number, or a class.
+    `number` and `classes` are options where the target is a number, or a class. `most` trees at
+    most, else `MOST_TREES`.
     """
 
     summary: str
     kind: str
     number: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, Any] = field(default_factory=dict)
+    most: int | None = None
 
 
 def averaging_baseline(
@@ -46,7 +48,7 @@ def averaging_baseline(
     """
     start = time.monotonic()
     parts = problem.each()
-    folds = len(split.train)
+    folds, most = len(split.train), how.most or MOST_TREES
     to_fit, nodes, notes = folds * len(parts), 0, list[str]()
     forest = new_forest(problem, folds)
     numbers = is_regression(problem.task)
@@ -54,7 +56,7 @@ def averaging_baseline(
         forest.link = PROBABILITIES
     counts: list[int] = []
     for fold, train in enumerate(split.train):
-        trees = MOST_TREES if not counts else counts[0]
+        trees = most if not counts else counts[0]
         for t, part in enumerate(parts):
             seconds = (end - time.monotonic()) / to_fit
             share = (MOST_NODES - nodes) // to_fit
@@ -71,9 +73,9 @@ def averaging_baseline(
         smooth = 0.0 if numbers else 0.5
         forest.base[fold] = smooth / (trees + smooth * classes)
         forest.shrink[fold] = 1.0 / (trees + smooth * classes)
-    if min(counts) < MOST_TREES:
+    if min(counts) < most:
         notes.append(f"{min(counts)} trees, as time and memory allow")
-    return tree_baseline(name, forest, problem, split, start, "; ".join(notes))
+    return tree_baseline(name, forest, problem, split, start, "; ".join(notes), min(counts))
 
 
 def _fit(
