@@ -1,4 +1,4 @@
-"""Fit the members that the user gives beside the search: one process after the other, one model.
+"""Fit the members that the user gives beside the search, one after the other in a process.
 
 A process of its own can be ended when the time is up, whatever it does; what it warns of is caught
 there, and no lock of this process is held by it.
@@ -10,12 +10,10 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from adanet_py.baselines import Baseline, make_problem
 from adanet_py.baselines.problem import Problem
 from adanet_py.errors import AdanetError, RunError
 from adanet_py.executors.nursery import Nursery, Process
+from adanet_py.journal import write_atomic
 from adanet_py.prepare import Prepared, load_prepared
 from adanet_py.worker import die_with
 
@@ -51,7 +50,7 @@ def try_members(config: SearchConfig, prepared: Prepared) -> list[str]:
 
 
 class MemberFits:
-    """The models of a run (their texts by name) that are not fitted yet, one being fitted."""
+    """The models of a run (their texts by name) that are not fitted yet, and who fits them."""
 
     def __init__(
         self,
@@ -63,37 +62,44 @@ class MemberFits:
     ) -> None:
         self._folder, self._nursery, self._seed = folder, nursery, seed
         self._waiting = {name: text for name, text in models.items() if name not in have}
-        self._name = ""
         self._process: Process | None = None
         self._errors: IO[bytes] | None = None
-        self._late: list[str] = []
-        self._next()
+        self._ended = False
+        if self._waiting:
+            self._start()
 
     def ready(self) -> Iterator[Baseline | AdanetError]:
         """What has been fitted since the last call, or why it could not be."""
-        for name in self._late:
-            yield RunError(f"The member {name} was not fitted in the time there was.")
-        self._late.clear()
-        while self._process is not None and self._process.poll() is not None:
-            name, said = self._name, self._close()
-            path = _path(self._folder, name)
-            if path.is_file():
-                yield _read(path, name)
-            else:
+        died = self._process is not None and self._process.poll() is not None
+        for name in list(self._waiting):
+            found = _taken(self._folder, name)
+            if found is None:
+                break
+            del self._waiting[name]
+            yield found
+        if died:
+            said = self._close()
+            if self._waiting:
+                name = next(iter(self._waiting))
+                del self._waiting[name]
                 yield RunError(f"The member {name} failed: {said or 'its process died'}")
-            self._next()
+            if self._waiting:
+                self._start()
+        if self._ended:
+            for name in self._waiting:
+                yield RunError(f"The member {name} was not fitted before the search ended.")
+            self._waiting = {}
 
     def end(self) -> None:
         """End what is being fitted; nothing follows it."""
+        self._ended = True
         if self._process is not None:
-            self._late = [self._name, *self._waiting]
             self._process.kill()
             self._process.wait()
             self._close()
-        self._waiting = {}
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the model being fitted, up to `seconds`; whether there is none any more."""
+        """Wait for those being fitted, up to `seconds`; whether there are none any more."""
         if self._process is not None:
             try:
                 self._process.wait(seconds)
@@ -101,17 +107,14 @@ class MemberFits:
                 return False
         return self._process is None
 
-    def _next(self) -> None:
-        if not self._waiting:
-            return
-        self._name = next(iter(self._waiting))
-        text = self._waiting.pop(self._name)
+    def _start(self) -> None:
         self._errors = tempfile.TemporaryFile()
         self._process = self._nursery.open(
-            "adanet_py.member_fits",
-            [str(self._folder), self._name, text, str(self._seed)],
-            stderr=self._errors,
+            "adanet_py.member_fits", self._arguments(), stderr=self._errors
         )
+
+    def _arguments(self) -> list[str]:
+        return [str(self._folder), str(self._seed), json.dumps(self._waiting)]
 
     def _close(self) -> str:
         """The last line that the ended process wrote."""
@@ -145,52 +148,61 @@ def _path(folder: Path, name: str) -> Path:
     return folder / "cache" / f"member-{name}.safetensors"
 
 
-def _read(path: Path, name: str) -> Baseline:
+def _write(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    from safetensors.numpy import save
+
+    whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    write_atomic(path, save(whole, {"about": json.dumps(about)}))
+
+
+def _taken(folder: Path, name: str) -> Baseline | AdanetError | None:
+    """What was written of a model, which is then removed; None if nothing was yet."""
     from safetensors import safe_open
 
+    path = _path(folder, name)
+    if not path.is_file():
+        return None
     with safe_open(path, framework="np") as file:
         about = json.loads(file.metadata()["about"])
         arrays = {key: file.get_tensor(key) for key in file.keys()}
     path.unlink()
+    if "failed" in about:
+        return RunError(f"The member {name} failed: {about['failed']}")
     member = {k.removeprefix("member/"): v for k, v in arrays.items() if k.startswith("member/")}
     return Baseline(name, arrays["valid"], arrays["audit"], member=member, **about)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """``python -m adanet_py.member_fits RUN NAME TEXT SEED``: fit a member, write it into RUN."""
+    """``python -m adanet_py.member_fits RUN SEED MODELS``: fit members, write them into RUN.
+
+    MODELS are their texts by name, as JSON; each is written when it is ready.
+    """
     parser = argparse.ArgumentParser(prog="adanet_py.member_fits")
     parser.add_argument("run", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("text")
     parser.add_argument("seed", type=int)
+    parser.add_argument("models", type=json.loads)
     parser.add_argument("--parent", type=int, help="process id to die with, where not forked")
     options = parser.parse_args(argv)
     if options.parent is not None:
         die_with(options.parent)
     os.dup2(2, 1)  # models may print: nobody reads our stdout
-    from safetensors.numpy import save_file
-
     from adanet_py.baselines.given import given_baseline
 
-    start = time.monotonic()
     prepared = load_prepared(options.run)
     problem = problem_of(prepared, options.seed)
-    try:
-        found = given_baseline(problem, prepared.split, options.name, options.text)
-    except AdanetError as error:
-        sys.exit(str(error))
-    arrays = {"valid": found.predictions_valid, "audit": found.predictions_audit}
-    arrays |= {f"member/{name}": value for name, value in (found.member or {}).items()}
-    about = {"parameters": found.parameters, "message": found.message}
-    about["seconds"] = time.monotonic() - start
-    path = _path(options.run, options.name)
-    new = path.with_suffix(".new")
-    save_file(
-        {name: np.ascontiguousarray(value) for name, value in arrays.items()},
-        new,
-        {"about": json.dumps(about)},
-    )
-    os.replace(new, path)
+    for name, text in options.models.items():
+        path = _path(options.run, name)
+        try:
+            found = given_baseline(problem, prepared.split, name, text)
+        except Exception as error:  # of the model's own: it is told, and the next one follows
+            said = " ".join(str(error).split())[:400]
+            kind = "" if isinstance(error, AdanetError) else f"{type(error).__name__}: "
+            _write(path, {}, {"failed": kind + said})
+            continue
+        arrays = {"valid": found.predictions_valid, "audit": found.predictions_audit}
+        arrays |= {f"member/{key}": value for key, value in (found.member or {}).items()}
+        names = ("parameters", "seconds", "message")
+        _write(path, arrays, {key: getattr(found, key) for key in names})
 
 
 if __name__ == "__main__":

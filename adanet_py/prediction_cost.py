@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from adanet_py.model import Model
@@ -21,20 +23,22 @@ def costs(models: Mapping[str, Model], frame: pd.DataFrame) -> dict[str, dict[st
     """Milliseconds that each model takes to predict 1,000 rows, and the bytes of its file.
 
     The rows are those of `frame`, repeated; the median of three, after one to warm up, fewer where
-    these take long. The models take turns, so that what else the machine does meets all of them.
+    these take long. The models take turns, so that what else the machine does meets all of them,
+    and have one thread: small products on several wait for each other.
     """
     import pandas as pd
 
     rows = pd.concat([frame] * -(-ROWS // len(frame)), ignore_index=True).iloc[:ROWS]
     seconds: dict[str, list[float]] = {name: [] for name in models}
     began = time.monotonic()
-    for done in range(1 + REPEATS):
-        if done and time.monotonic() - began > MOST_SECONDS:
-            break
-        for name, model in models.items():
-            start = time.perf_counter()
-            model.predict(rows)
-            seconds[name].append(time.perf_counter() - start)
+    with _one_thread():
+        for done in range(1 + REPEATS):
+            if done and time.monotonic() - began > MOST_SECONDS:
+                break
+            for name, model in models.items():
+                start = time.perf_counter()
+                model.predict(rows)
+                seconds[name].append(time.perf_counter() - start)
     return {
         name: {
             "predict_ms": round(1e3 * statistics.median(seconds[name][1:] or seconds[name]), 2),
@@ -42,3 +46,18 @@ def costs(models: Mapping[str, Model], frame: pd.DataFrame) -> dict[str, dict[st
         }
         for name, model in models.items()
     }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hold torch, where it is loaded, to one thread."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

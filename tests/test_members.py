@@ -355,18 +355,8 @@ SEARCH = {"target": "target", "candidates": 4, "space": "tiny", "workers": 0, "s
 class FitsHere(MemberFits):
     """Fits in this process."""
 
-    def _next(self):
-        while self._waiting:
-            name = next(iter(self._waiting))
-            main([str(self._folder), name, self._waiting.pop(name), str(self._seed)])
-            self._done = [*getattr(self, "_done", []), name]
-
-    def ready(self):
-        from adanet_py import member_fits
-
-        for name in getattr(self, "_done", []):
-            yield member_fits._read(member_fits._path(self._folder, name), name)
-        self._done = []
+    def _start(self):
+        main(self._arguments())
 
 
 @pytest.fixture(scope="module")
@@ -451,23 +441,29 @@ def test_a_process_fits_a_model_and_one_that_is_ended_is_told_of(run, tmp_path, 
     config = SearchConfig(target="target", folds=2, seed=1, candidates=1)
     prepare(read(config, run.parent / "rows.csv"), tmp_path)
     with make_nursery(0) as nursery:
-        models = {"GaussianNB": "GaussianNB()", "bad": "Ridge()"}
-        fits = MemberFits(tmp_path, models, (), nursery, 1)
+        models = {"GaussianNB": "GaussianNB()", "bad": "Ridge()", "Dummy": "DummyClassifier()"}
+        fits = MemberFits(tmp_path, models, ("Dummy",), nursery, 1)
         found = []
-        while len(found) < 2:
-            fits.wait(60.0)
+        while not fits.wait(0.2):
             found += fits.ready()
         assert found[0].name == "GaussianNB"
         stored = {r.candidate.architecture: r for r in read_state(run).baselines}["GaussianNB"]
         assert found[0].parameters == stored.parameters
         assert "The member bad failed: The member Ridge: expected a classifier" in str(found[1])
-        assert fits.wait(0.0)
+        assert len(found) == 2
         fits.end()
         assert list(fits.ready()) == []
-        slow = MemberFits(tmp_path, {"slow": "MLPClassifier(max_iter=100000)", "b": "GaussianNB()"},
-                          (), nursery, 1)  # fmt: skip
+        models = {"slow": "MLPClassifier(max_iter=100000)", "b": "GaussianNB()"}
+        slow = MemberFits(tmp_path, models, (), nursery, 1)
         slow.end()
         assert [str(e) for e in slow.ready()] == [
-            f"The member {name} was not fitted in the time there was." for name in ("slow", "b")
+            f"The member {name} was not fitted before the search ended." for name in models
         ]
         assert slow.wait(0.0)
+        killed = MemberFits(tmp_path, models, (), nursery, 1)
+        killed._process.kill()
+        found = []
+        while not killed.wait(0.2):
+            found += killed.ready()
+        assert str(found[0]) == "The member slow failed: its process died"
+        assert found[1].name == "b"

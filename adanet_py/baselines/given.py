@@ -193,7 +193,7 @@ def _few(problem: Problem, rows: np.ndarray, limit: int) -> np.ndarray:
 
 def _warned(caught: list[warnings.WarningMessage]) -> list[str]:
     """What the user should know of: not that something will be gone in a later version."""
-    hidden = (DeprecationWarning, PendingDeprecationWarning)
+    hidden = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
     kept = [w for w in caught if not issubclass(w.category, hidden)]
     return list(dict.fromkeys(" ".join(str(w.message).split())[:200] for w in kept))
 

@@ -267,7 +267,7 @@ def _show_summary(found: Any, summary: Any) -> None:
     if costs := summary["costs"]:
         each = (f"{name} {c['predict_ms']:.3g} ms, {c['bytes'] / 1e3:,.0f} kB"
                 for name, c in costs.items())  # fmt: skip
-        print(f"Cost:   {'; '.join(each)}: 1,000 rows predicted on this machine, and the file")
+        print(f"Cost:   {'; '.join(each)}: 1,000 rows on a core of this machine, and the file")
     print(f"Model:  {summary['model']}")
     print(f"Run:    {summary['run']}, {summary['candidates']} candidates "
           f"in {duration(summary['seconds'])}")  # fmt: skip
