@@ -29,7 +29,7 @@ class BaselineThread:
 
     `seconds` bounds boosting; None: nothing does, so that results depend on no clock. With `more`
     the trees that may join an ensemble follow, bounded by `more_seconds`. `given` are the models
-    of the user's, which are fitted at the same time. `again`: see `run_baselines`.
+    of the user's, which are fitted at the same time.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class BaselineThread:
         more: bool = False,
         more_seconds: float | None = None,
         given: MemberFits | None = None,
-        again: bool = False,
     ) -> None:
         self._given = given
         self.first: Baseline | None = None
@@ -66,7 +65,6 @@ class BaselineThread:
             loss=source.spec.loss,
             exposure=source.exposure,
             more_seconds=limit if more else None,
-            again=again,
         )
         first = next(found)
         self.first = None if first.name in have else first
@@ -125,8 +123,6 @@ def baseline_result(
     arrays = {"predictions/validation": np.ascontiguousarray(baseline.predictions_valid)}
     if len(split.audit):
         arrays["predictions/audit"] = np.ascontiguousarray(baseline.predictions_audit)
-    if baseline.predictions_member is not None:
-        arrays["predictions/member"] = np.ascontiguousarray(baseline.predictions_member)
     arrays |= {f"member/{n}": np.ascontiguousarray(v) for n, v in (baseline.member or {}).items()}
     (folder / "candidates").mkdir(exist_ok=True)
     write_atomic(candidate_file(folder, candidate.id), save(arrays))

@@ -10,8 +10,7 @@ the ensemble, or the best network itself (born-again networks, Furlanello et al.
 1805.04770); the student has the architecture and settings of the best network. `a` is a number, or
 of each row how far the teacher can be trusted there: its probability of the label, of numbers
 1 / (1 + its squared error over the mean of these). In fold f the teacher is fold f of its
-members, which saw the rows the student trains on and no other; trees that were fitted again saw the
-validation rows too, and a student's validation score flatters it then.
+members, which saw the rows the student trains on and no other.
 """
 
 from __future__ import annotations

@@ -197,18 +197,13 @@ def write_expected(folder: Path, expected: Sequence[np.ndarray], fold: np.ndarra
 
 
 def expect(folder: Path, split: Split, model: Model) -> tuple[list[np.ndarray], np.ndarray]:
-    """What every member's folds predicted of the probe rows [N, ...], and those folds.
-
-    It is what they were scored by, but of trees that were fitted again: what these predict.
-    """
+    """What every member's folds were scored by on the probe rows [N, ...], and those folds."""
     from safetensors import safe_open
 
     found = []
     for member in model.members:
         with safe_open(candidate_file(folder, member.candidate.id), framework="np") as file:
-            again = "predictions/member" in file.keys()
-            name = "predictions/member" if again else "predictions/validation"
-            each, fold = probe(split, file.get_tensor(name))
+            each, fold = probe(split, file.get_tensor("predictions/validation"))
         found.append(each)
     return found, fold
 

@@ -418,8 +418,7 @@ class Search:
         trees = None if self.config.time is None else TREES_SHARE * self.config.time
         seed, models = self.config.seed, self.config.models
         given = MemberFits(self.folder, models, have, self.nursery, seed) if models else None
-        again = self.config.split is None  # rows that the user set apart are not trained on
-        baselines = BaselineThread(self.prepared, have, seconds, seed, more, trees, given, again)
+        baselines = BaselineThread(self.prepared, have, seconds, seed, more, trees, given)
         if baselines.first is not None:
             self._add_baseline(baselines.first)
         return baselines

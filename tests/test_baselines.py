@@ -15,7 +15,6 @@ from tables import few_trees
 
 from adanet_py import baselines
 from adanet_py.baselines import names, predict_member, run_baselines
-from adanet_py.data.splits import Split
 from adanet_py.metrics import default_metric, score
 
 TASKS = ("binary", "multiclass", "regression")
@@ -226,40 +225,3 @@ def test_the_same_seed_gives_the_same_baselines():
     one, two = _run("multiclass", problem, seed=3), _run("multiclass", problem, seed=3)
     for name in NAMES:
         np.testing.assert_array_equal(one[name].predictions_valid, two[name].predictions_valid)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_trees_fitted_again_see_the_validation_rows_and_are_judged_without_them(task, monkeypatch):
-    few_trees(monkeypatch)
-    features, y, parts, target = _problem(task)
-    split = Split("holdout", parts.train, parts.valid, parts.audit, "")
-    problem, options = (features, y, split, target), {"first": 8, "more_seconds": 60.0}
-    once = _run(task, problem, **options)
-    found = _run(task, problem, **options, again=True)
-    taken = {n: v[split.valid[0]] for n, v in features.items()}
-    assert list(found) == list(once)
-    assert set(found) == set(names(True))
-    for name, b in found.items():
-        np.testing.assert_array_equal(b.predictions_valid, once[name].predictions_valid)
-        if name in NAMES:
-            assert b.predictions_member is None
-            continue
-        assert "fitted again" in b.message
-        assert b.trees == once[name].trees
-        said = predict_member(b.member, taken, task)
-        np.testing.assert_allclose(said, b.predictions_member)
-        metric, truth = default_metric(task), _truth(problem, split.valid[0])
-        assert score(metric, truth, said) < score(metric, truth, b.predictions_valid)
-    other = y.copy()
-    other[split.audit] = other[split.audit][::-1]  # what nothing may depend on
-    apart = _run(task, (features, other, split, target), **options, again=True)
-    for name, b in apart.items():
-        np.testing.assert_array_equal(b.predictions_audit, found[name].predictions_audit)
-
-
-def test_folds_are_not_fitted_again(monkeypatch):
-    few_trees(monkeypatch)
-    features, y, parts, target = _problem("binary", folds=5)
-    split = Split("folds", parts.train, parts.valid, parts.audit, "")
-    found = _run("binary", (features, y, split, target), first=4, more_seconds=60.0, again=True)
-    assert found["boosting_stopped"].predictions_member is None

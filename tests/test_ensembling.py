@@ -197,15 +197,13 @@ def test_none_where_it_is_not_wanted(given, tmp_path, monkeypatch):
     assert len(found.model.members) == 1
 
 
-@pytest.mark.parametrize(
-    ("task", "folds"), [("binary", 2), ("multiclass", 2), ("regression", 2), ("multiclass", 1)]
-)
-def test_baselines_may_be_members_of_a_model(task, folds, tmp_path, monkeypatch):
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_baselines_may_be_members_of_a_model(task, tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "start_check", check_here)
     few_trees(monkeypatch)
     options = SEARCH | {"candidates": 3, "members": "any"}
     rows = table(task, rows=300)
-    found = adanet_py.search(rows, folds=folds, out=tmp_path / "run", **options)
+    found = adanet_py.search(rows, folds=2, out=tmp_path / "run", **options)
     baselines = {r.candidate.architecture for r in read_state(found.run).baselines}
     assert baselines == set(names(True))
     grown, path = regrow(found.run, Options("mean", members="any", most=9), tmp_path / "m.adanet")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +18,9 @@ from adanet_py.baselines.averaging import Averaging, averaging_baseline
 from adanet_py.baselines.boosting import Boosting, boosting_baseline
 from adanet_py.baselines.linear import constant_model, from_members, linear_model, predict_linear
 from adanet_py.baselines.onnx_models import fold_of, predict_onnx
-from adanet_py.baselines.problem import Baseline, Features, Problem, make_problem
+from adanet_py.baselines.problem import Baseline, Features, make_problem
 from adanet_py.baselines.tree_models import predict_trees
 from adanet_py.metrics import get_metric
-from adanet_py.tasks import has_several_targets
 
 if TYPE_CHECKING:
     from adanet_py.data.splits import Split
@@ -33,10 +31,6 @@ __all__ = ["Baseline", "Features", "make_problem", "names", "predict_member", "r
 ALWAYS = ("constant", "linear", "hist_gradient_boosting")
 
 LEAST_SHARE = 0.05  # of the time for more trees, below which none is begun
-# What each may take, in shares of what is left: half as much again, for many need less. What came
-# to its end may be fitted again until there, which takes about this part of the first time.
-LONGER, LONGER_TWICE = 1.5, 2.2
-SECOND = 0.7
 
 # Trees that are fitted where they may be members, in this order, as far as the time goes. Boosting
 # is slower and stopped where it is best; leaves are damped, for a class of few rows would make the
@@ -134,14 +128,11 @@ def run_baselines(
     exposure: np.ndarray | None = None,
     more_seconds: float | None = None,
     have: Collection[str] = (),
-    again: bool = False,
 ) -> Iterator[Baseline]:
     """Yield "constant", "linear" and "hist_gradient_boosting", each as soon as it is there.
 
     With `more_seconds` those of `TREES` follow, in that time; those in `have` are left out, but for
-    the constant. With `again` those that time and memory did not cut short are fitted once more
-    where there is a hold-out: as many trees, to the training and the validation rows. They are
-    judged by the first fit, and never see an audit row.
+    the constant.
 
     `features`: "quantile" float [N, n_numeric] and "category" int [N, n_category]; `y` [N] class
     codes, or numbers standardised by `target`, with several targets [N, T]; `weight` [N] or None.
@@ -171,56 +162,20 @@ def run_baselines(
     wanted = [name for name in TREES if name not in have]
     end = max(end, time.monotonic()) + more_seconds
     for i, name in enumerate(wanted):
+        # Each may take its share of what is left, and half as much again: many need less.
         now = time.monotonic()
         if end - now < LEAST_SHARE * more_seconds:
             return
+        until = min(end, now + 1.5 * (end - now) / (len(wanted) - i))
         how = TREES[name]
-        if isinstance(how, Averaging) and (
-            problem.log_link or get_metric(metric).quantile is not None
-        ):
-            continue  # a mean of trees is no quantile, and has no log link
-        twice = again and split.kind == "holdout" and not has_several_targets(task)
-        share = (end - now) / (len(wanted) - i)
         with _threads(threads):
-            baseline = _fit(problem, split, min(end, now + LONGER * share), name, how)
-            until = min(end, now + LONGER_TWICE * share)
-            if twice and not baseline.message:
-                if until - time.monotonic() > SECOND * baseline.seconds:
-                    baseline = _fit_again(problem, split, until, baseline, how)
+            if isinstance(how, Boosting):
+                baseline = boosting_baseline(problem, split, until, name, how)
+            elif problem.log_link or get_metric(metric).quantile is not None:
+                continue  # a mean of trees is no quantile, and has no log link
+            else:
+                baseline = averaging_baseline(problem, split, until, name, how)
         yield baseline
-
-
-def _fit(
-    problem: Problem, split: Split, end: float, name: str, how: Averaging | Boosting
-) -> Baseline:
-    if isinstance(how, Boosting):
-        return boosting_baseline(problem, split, end, name, how)
-    return averaging_baseline(problem, split, end, name, how)
-
-
-def _fit_again(
-    problem: Problem, split: Split, end: float, first: Baseline, how: Averaging | Boosting
-) -> Baseline:
-    """The same with a member fitted to all but the audit rows; as it was where time is too short.
-
-    The number of trees is that of the first fit.
-    """
-    if isinstance(how, Boosting):
-        how = replace(how, stopped=False)
-    rows = np.union1d(split.train[0], split.valid[0])
-    second = _fit(
-        problem, replace(split, train=(rows,)), end, first.name, replace(how, most=first.trees)
-    )
-    seconds = first.seconds + second.seconds
-    if second.message:  # fewer trees, or fewer rows
-        return replace(first, seconds=seconds)
-    return replace(
-        second,
-        predictions_valid=first.predictions_valid,
-        predictions_member=second.predictions_valid,
-        seconds=seconds,
-        message="fitted again with the validation rows",
-    )
 
 
 @contextmanager

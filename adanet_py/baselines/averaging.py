@@ -27,15 +27,13 @@ FOREST_CELLS = 4_000_000  # rows times columns
 class Averaging:
     """A forest whose trees are averaged: a class of scikit-learn by name, and its options.
 
-    `number` and `classes` are options where the target is a number, or a class. `most` trees at
-    most, else `MOST_TREES`.
+    `number` and `classes` are options where the target is a number, or a class.
     """
 
     summary: str
     kind: str
     number: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, Any] = field(default_factory=dict)
-    most: int | None = None
 
 
 def averaging_baseline(
@@ -48,7 +46,7 @@ def averaging_baseline(
     """
     start = time.monotonic()
     parts = problem.each()
-    folds, most = len(split.train), how.most or MOST_TREES
+    folds = len(split.train)
     to_fit, nodes, notes = folds * len(parts), 0, list[str]()
     forest = new_forest(problem, folds)
     numbers = is_regression(problem.task)
@@ -56,7 +54,7 @@ def averaging_baseline(
         forest.link = PROBABILITIES
     counts: list[int] = []
     for fold, train in enumerate(split.train):
-        trees = most if not counts else counts[0]
+        trees = MOST_TREES if not counts else counts[0]
         for t, part in enumerate(parts):
             seconds = (end - time.monotonic()) / to_fit
             share = (MOST_NODES - nodes) // to_fit
@@ -73,9 +71,9 @@ def averaging_baseline(
         smooth = 0.0 if numbers else 0.5
         forest.base[fold] = smooth / (trees + smooth * classes)
         forest.shrink[fold] = 1.0 / (trees + smooth * classes)
-    if min(counts) < most:
+    if min(counts) < MOST_TREES:
         notes.append(f"{min(counts)} trees, as time and memory allow")
-    return tree_baseline(name, forest, problem, split, start, "; ".join(notes), min(counts))
+    return tree_baseline(name, forest, problem, split, start, "; ".join(notes))
 
 
 def _fit(

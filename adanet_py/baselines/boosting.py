@@ -30,14 +30,13 @@ class Boosting:
     """How trees are boosted: `options` of scikit-learn's.
 
     `stopped`: as many trees as are best on a tenth of the training rows, which they are then not
-    fitted to; else always `most`, or `BOOSTING_ITERATIONS`. `seed` is added to the run's.
+    fitted to; else always the same number. `seed` is added to the run's.
     """
 
     summary: str
     options: Mapping[str, Any] = field(default_factory=dict)
     stopped: bool = False
     seed: int = 0
-    most: int | None = None
 
 
 def boosting_baseline(
@@ -62,7 +61,7 @@ def boosting_baseline(
     if "time" in notes:
         notes = [n for n in notes if n != "time"]
         notes.append(f"stopped by the time budget after {min(trees)} iterations")
-    return tree_baseline(name, forest, problem, split, start, "; ".join(notes), min(trees))
+    return tree_baseline(name, forest, problem, split, start, "; ".join(notes))
 
 
 def _take(forest: Forest, problem: Problem, model: Any, fold: int, first: int) -> None:
@@ -102,8 +101,7 @@ def _boost(
         x, w = np.r_[x, x[:1]], np.r_[np.ones(len(y) - 1) if w is None else w, 0.0]
     held = _held(problem, y, how)
     model = _model(problem, how, stopped=held is not None)
-    most = STOPPED_ITERATIONS if held is not None else how.most or BOOSTING_ITERATIONS
-    model.set_params(max_iter=min(model.max_iter, most))
+    most = STOPPED_ITERATIONS if held is not None else BOOSTING_ITERATIONS
     given: dict[str, Any] = {"sample_weight": w}
     if held is not None:
         fit = np.setdiff1d(np.arange(len(y)), held)

@@ -31,11 +31,7 @@ class Baseline:
     folds. Both are probabilities [N, C], or numbers [N] in the target's own unit; with several
     targets [N, T] (see outputs.py), from a model of each. `member` is what
     `predict_member` needs, plain arrays that can be saved without pickle, or None. `parameters`
-    counts one fold's model: non-zero coefficients, or leaves. `trees` are the iterations of a
-    boosting or the trees of a forest, of the fold with the fewest.
-
-    Where `member` was fitted again, to the validation rows too, `predictions_member` is what it
-    predicts of them, and `predictions_valid` what was predicted before, by which it is judged.
+    counts one fold's model: non-zero coefficients, or leaves.
     """
 
     name: str
@@ -45,8 +41,6 @@ class Baseline:
     seconds: float
     member: dict[str, np.ndarray] | None
     message: str = ""
-    trees: int = 0
-    predictions_member: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

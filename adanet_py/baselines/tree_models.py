@@ -38,15 +38,9 @@ def first_output(problem: Problem, target: int) -> int:
 
 
 def tree_baseline(
-    name: str,
-    forest: Forest,
-    problem: Problem,
-    split: Split,
-    start: float,
-    message: str,
-    trees: int,
+    name: str, forest: Forest, problem: Problem, split: Split, start: float, message: str
 ) -> Baseline:
-    """The baseline of a finished forest of `trees`; `start` is when its fitting began."""
+    """The baseline of a finished forest; `start` is when its fitting began."""
     mean, scale = (np.atleast_1d(np.asarray(v, np.float64)) for v in _unit(problem))
     arrays = forest.arrays() | {"offsets": problem.offsets, "mean": mean, "scale": scale}
     valid = [
@@ -63,7 +57,6 @@ def tree_baseline(
         seconds=time.monotonic() - start,
         member=arrays,
         message=message,
-        trees=trees,
     )
 
 
