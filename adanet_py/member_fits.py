@@ -19,14 +19,17 @@ import numpy as np
 
 from adanet_py.baselines import Baseline, make_problem
 from adanet_py.baselines.problem import Problem
-from adanet_py.errors import AdanetError, RunError
-from adanet_py.executors.nursery import Nursery, Process
+from adanet_py.errors import AdanetError, ConfigError, RunError
+from adanet_py.executors.nursery import Nursery, Process, environment
 from adanet_py.journal import write_atomic
 from adanet_py.prepare import Prepared, load_prepared
 from adanet_py.worker import die_with
 
 if TYPE_CHECKING:
     from adanet_py.config import SearchConfig
+
+TRIAL_SECONDS = (10.0, 30.0)  # at least and at most for the trial of all models
+TRIAL_SHARE = 0.25  # of the time budget
 
 
 def check_members(config: SearchConfig) -> None:
@@ -39,14 +42,47 @@ def check_members(config: SearchConfig) -> None:
         check_installed()
 
 
-def try_members(config: SearchConfig, prepared: Prepared) -> list[str]:
-    """Fit and convert every model given on a few rows; see `given.check_models`."""
+def try_members(config: SearchConfig, folder: Path) -> list[str]:
+    """Fit and convert every model given on a few rows; see `given.check_models`.
+
+    The rows are those of the prepared data in `folder`. In a process of its own, so that ConfigError
+    is also raised for a model that takes too long.
+    """
     if not config.models:
         return []
-    from adanet_py.baselines.given import check_models
-
-    problem = problem_of(prepared, config.seed)
-    return check_models(config.models, problem, prepared.split.train[0])
+    limit = TRIAL_SECONDS[1]
+    if config.time is not None:
+        limit = min(limit, max(TRIAL_SECONDS[0], TRIAL_SHARE * config.time))
+    arguments = [str(folder), str(config.seed), json.dumps(config.models), "--trial"]
+    nursery, late = Nursery(environment(1), fork=False), False
+    with tempfile.TemporaryFile() as errors:
+        process = nursery.open("adanet_py.member_fits", arguments, stderr=errors)
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            process.kill()
+            process.wait()
+            process.close()
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+    notes: list[str] = []
+    for name, text in config.models.items():
+        about = _told(folder, f"trial-{name}")
+        if about is None and late:
+            raise ConfigError(
+                f"The member {text!r} cannot be one: expected a model that is fitted to a few "
+                f"hundred rows and converted within {limit:.0f} s, found one that is not. Let it "
+                "do less, or give the search more time."
+            )
+        if about is None:
+            said = lines[-1][:400] if lines else "its process died"
+            raise RunError(f"The member {text!r} could not be tried: {said}")
+        if "refused" in about:
+            raise ConfigError(about["refused"])
+        notes += about["notes"]
+    return notes
 
 
 class MemberFits:
@@ -155,6 +191,19 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any
     write_atomic(path, save(whole, {"about": json.dumps(about)}))
 
 
+def _told(folder: Path, name: str) -> dict[str, Any] | None:
+    """What a trial wrote, which is then removed; None if nothing."""
+    from safetensors import safe_open
+
+    path = _path(folder, name)
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="np") as file:
+        about: dict[str, Any] = json.loads(file.metadata()["about"])
+    path.unlink()
+    return about
+
+
 def _taken(folder: Path, name: str) -> Baseline | AdanetError | None:
     """What was written of a model, which is then removed; None if nothing was yet."""
     from safetensors import safe_open
@@ -175,21 +224,32 @@ def _taken(folder: Path, name: str) -> Baseline | AdanetError | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """``python -m adanet_py.member_fits RUN SEED MODELS``: fit members, write them into RUN.
 
-    MODELS are their texts by name, as JSON; each is written when it is ready.
+    MODELS are their texts by name, as JSON; each is written when it is ready. With ``--trial`` they
+    are fitted to a few rows, and what is written is whether they may be members.
     """
     parser = argparse.ArgumentParser(prog="adanet_py.member_fits")
     parser.add_argument("run", type=Path)
     parser.add_argument("seed", type=int)
     parser.add_argument("models", type=json.loads)
+    parser.add_argument("--trial", action="store_true")
     parser.add_argument("--parent", type=int, help="process id to die with, where not forked")
     options = parser.parse_args(argv)
     if options.parent is not None:
         die_with(options.parent)
     os.dup2(2, 1)  # models may print: nobody reads our stdout
-    from adanet_py.baselines.given import given_baseline
+    from adanet_py.baselines.given import check_models, given_baseline
 
     prepared = load_prepared(options.run)
     problem = problem_of(prepared, options.seed)
+    if options.trial:
+        for name, text in options.models.items():
+            about: dict[str, Any]
+            try:
+                about = {"notes": check_models({name: text}, problem, prepared.split.train[0])}
+            except AdanetError as error:
+                about = {"refused": str(error)}
+            _write(_path(options.run, f"trial-{name}"), {}, about)
+        return
     for name, text in options.models.items():
         path = _path(options.run, name)
         try:

@@ -327,7 +327,7 @@ def _prepared(
     found = read(config, data, about.types, own.all_losses())
     device = find_device(config, executor, notify)
     prepared = prepare(found, folder, config.class_weight)
-    for note in (*prepared.notes, *try_members(config, prepared)):
+    for note in (*prepared.notes, *try_members(config, folder)):
         notify({"kind": "note", "message": note})
     if not begun:
         begin(folder, replace(about, data=data_stamp(data)), space)

@@ -467,3 +467,13 @@ def test_a_process_fits_a_model_and_one_that_is_ended_is_told_of(run, tmp_path, 
             found += killed.ready()
         assert str(found[0]) == "The member slow failed: its process died"
         assert found[1].name == "b"
+
+
+def test_a_model_whose_trial_takes_too_long_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("adanet_py.member_fits.TRIAL_SECONDS", (0.1, 0.1))
+    table("binary", rows=60).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(ConfigError, match=r"'GaussianNB.*within 0 s, found one"):
+        adanet_py.search(
+            tmp_path / "rows.csv", out=tmp_path / "run", members=["GaussianNB()"],
+            candidates=1, on_note=lambda note: None,
+        )  # fmt: skip

@@ -7,6 +7,7 @@ they may be members of an ensemble more trees follow (`TREES`), each another way
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -140,12 +141,13 @@ def run_baselines(
     fewer trees or rows, and its message says so. Where `loss` is "poisson" or "gamma" linear and
     boosting minimise that deviance with a log link. With `exposure` [N] see `make_problem`.
     """
-    end = time.monotonic() + seconds
     problem = make_problem(
         features, y, weight, task, metric, target, seed=seed, loss=loss, exposure=exposure
     )
     constants = [constant_model(problem, rows) for rows in split.train]
     yield from_members("constant", constants, problem, split)
+    importlib.import_module("sklearn.ensemble")  # seconds on a busy machine, and fits nothing
+    end = time.monotonic() + seconds
     if "linear" not in have:
         with _threads(threads):
             models = [linear_model(problem, rows) for rows in split.train]
