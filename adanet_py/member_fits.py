@@ -45,8 +45,8 @@ def check_members(config: SearchConfig) -> None:
 def try_members(config: SearchConfig, folder: Path) -> list[str]:
     """Fit and convert every model given on a few rows; see `given.check_models`.
 
-    The rows are those of the prepared data in `folder`. In a process of its own, so that ConfigError
-    is also raised for a model that takes too long.
+    The rows are those of the prepared data in `folder`. It is done in a process of its own, so that
+    ConfigError is raised for a model that takes too long too.
     """
     if not config.models:
         return []
