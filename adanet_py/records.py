@@ -454,7 +454,7 @@ def _row(evaluation: Evaluation) -> list[Any]:
 def _evaluation(row: Sequence[Any]) -> Evaluation:
     if str in map(type, row):
         row = [float(v) if isinstance(v, str) else v for v in row]
-    return Evaluation._make(row)
+    return Evaluation(*row)
 
 
 def _out(value: Any) -> Any:
