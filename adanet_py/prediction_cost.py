@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROWS = 1000
 REPEATS = 3
-MOST_SECONDS = 1.0  # after which there is no other turn
+MOST_SECONDS = 0.25  # after which there is no other turn: a search may be waiting
 
 
 def costs(models: Mapping[str, Model], frame: pd.DataFrame) -> dict[str, dict[str, float]]:

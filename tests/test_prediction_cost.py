@@ -44,8 +44,8 @@ def clock(monkeypatch):
 
 
 def test_the_median_of_three_turns_after_one_to_warm_up(clock):
-    one = Slow(clock, [0.3, 0.01, 0.03, 0.02], 7)
-    other = Slow(clock, [0.1, 0.002, 0.002, 0.005], 900)
+    one = Slow(clock, [0.1, 0.01, 0.03, 0.02], 7)
+    other = Slow(clock, [0.05, 0.002, 0.002, 0.005], 900)
     found = costs({"a": one, "b": other}, pd.DataFrame({"x": range(64)}))
     assert one.asked == other.asked == [1000] * 4
     assert found == {"a": {"predict_ms": 20.0, "bytes": 7}, "b": {"predict_ms": 2.0, "bytes": 900}}
