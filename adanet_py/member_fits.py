@@ -65,20 +65,21 @@ def try_members(config: SearchConfig, folder: Path) -> list[str]:
             process.kill()
             process.wait()
             process.close()
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
+        said = _last_line(errors)
+    # All are taken, also where the first is refused: none may be read by another search.
+    told = {name: _read(folder, f"trial-{name}") for name in config.models}
     notes: list[str] = []
     for name, text in config.models.items():
-        about = _told(folder, f"trial-{name}")
-        if about is None and late:
+        found = told[name]
+        if found is None and late:
             raise ConfigError(
                 f"The member {text!r} cannot be one: expected a model that is fitted to a few "
                 f"hundred rows and converted within {limit:.0f} s, found one that is not. Let it "
                 "do less, or give the search more time."
             )
-        if about is None:
-            said = lines[-1][:400] if lines else "its process died"
-            raise RunError(f"The member {text!r} could not be tried: {said}")
+        if found is None:
+            raise RunError(f"The member {text!r} could not be tried: {said or 'its process died'}")
+        about, _ = found
         if "refused" in about:
             raise ConfigError(about["refused"])
         notes += about["notes"]
@@ -159,9 +160,7 @@ class MemberFits:
         self._process.close()
         self._process = None
         with self._errors as file:
-            file.seek(0)
-            lines = file.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:400] if lines else ""
+            return _last_line(file)
 
 
 def problem_of(prepared: Prepared, seed: int) -> Problem:
@@ -191,8 +190,8 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any
     write_atomic(path, save(whole, {"about": json.dumps(about)}))
 
 
-def _told(folder: Path, name: str) -> dict[str, Any] | None:
-    """What a trial wrote, which is then removed; None if nothing."""
+def _read(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """What `_write` wrote, which is then removed; None if nothing was yet."""
     from safetensors import safe_open
 
     path = _path(folder, name)
@@ -200,21 +199,23 @@ def _told(folder: Path, name: str) -> dict[str, Any] | None:
         return None
     with safe_open(path, framework="np") as file:
         about: dict[str, Any] = json.loads(file.metadata()["about"])
+        arrays = {key: file.get_tensor(key) for key in file.keys()}
     path.unlink()
-    return about
+    return about, arrays
+
+
+def _last_line(file: IO[bytes]) -> str:
+    file.seek(0)
+    lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1][:400] if lines else ""
 
 
 def _taken(folder: Path, name: str) -> Baseline | AdanetError | None:
-    """What was written of a model, which is then removed; None if nothing was yet."""
-    from safetensors import safe_open
-
-    path = _path(folder, name)
-    if not path.is_file():
+    """The model that was written, or why there is none; None if nothing was yet."""
+    found = _read(folder, name)
+    if found is None:
         return None
-    with safe_open(path, framework="np") as file:
-        about = json.loads(file.metadata()["about"])
-        arrays = {key: file.get_tensor(key) for key in file.keys()}
-    path.unlink()
+    about, arrays = found
     if "failed" in about:
         return RunError(f"The member {name} failed: {about['failed']}")
     member = {k.removeprefix("member/"): v for k, v in arrays.items() if k.startswith("member/")}
