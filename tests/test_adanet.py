@@ -174,6 +174,20 @@ def test_a_start_at_the_minimum_stays_there():
     np.testing.assert_array_equal(minimise(f, found).mixture, found.mixture)
 
 
+def test_no_line_search_is_made_where_f_is_too_flat_to_show_a_fall(monkeypatch):
+    looks, plain = [], solver._Flat.value
+
+    def value(flat, v):
+        looks.append(1)
+        return plain(flat, v)
+
+    monkeypatch.setattr(solver._Flat, "value", value)
+    for seed in range(12):  # in some of them rounding ends the descent before the tolerance
+        y = (np.random.default_rng(seed).random(4000) < 0.3).astype(int)
+        minimise(Objective(np.zeros((1, 4000, 1)), y, "binary", np.zeros(1), bias=True))
+    assert len(looks) < 12 * 10
+
+
 @pytest.mark.parametrize("gamma", [[-1.0, 0.0, 0.0], [0.0]])
 def test_a_penalty_that_is_none_is_refused(gamma):
     outputs, y = problem("binary", members=3)

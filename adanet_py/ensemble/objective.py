@@ -35,6 +35,7 @@ _STEPS = 100
 _GRADIENT_STEPS = 20_000
 _SWEEPS = 1_000  # of coordinate descent in a step
 _SOLVED = 4  # sweeps between two attempts to solve for the weights that are not zero
+_FLAT = 1e-13  # of F: a promised fall below it is lost in the rounding of F
 _RIDGE = 1e-9  # times the mean of the Hessian's diagonal: members may be copies of each other
 
 
@@ -205,17 +206,27 @@ def _linear_program(flat: _Flat, level: float) -> Floats:
 
 
 def _newton(flat: _Flat, v: Floats) -> Floats:
-    """Proximal Newton steps with a line search."""
-    value = flat.value(v)
+    """Proximal Newton steps with a line search.
+
+    Where F is too flat to tell points apart a whole step is taken as long as it halves the
+    violation of the conditions; a line search there would look at noise.
+    """
+    value, before, kept = flat.value(v), np.inf, v
     for _ in range(_STEPS):
         parts = flat.parts(v)
         gradient = flat.gradient(parts)
-        if flat.violation(v, gradient) <= TOLERANCE:
+        off = flat.violation(v, gradient)
+        if off > 0.5 * before:
+            return kept
+        if off <= TOLERANCE:
             break
         step = _descend(flat.hessian(parts), gradient, flat.penalty, v) - v
         # What the penalised linear model promises (Lee, Sun & Saunders 2014, eq. 2.11).
         gain = gradient @ step + flat.penalty @ (np.abs(v + step) - np.abs(v))
-        size = 1.0
+        if -gain <= _FLAT * abs(value):
+            before, kept, v = off, v, v + step
+            continue
+        before, size = np.inf, 1.0
         while size > 1e-10:
             new = v + size * step
             found = flat.value(new)
