@@ -13,12 +13,13 @@ from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-from adanet_py.controllers import CONTROLLERS, process
+from adanet_py.controllers import CONTROLLERS, likelihood
 from adanet_py.controllers.columns import columns_of
 from adanet_py.controllers.features import features_of
 from adanet_py.controllers.improvement import log_expected_improvement
+from adanet_py.controllers.likelihood import fit, kernel_of
 from adanet_py.controllers.points import points_of
-from adanet_py.controllers.process import CONSTANT, Kernel, Posterior, fit
+from adanet_py.controllers.process import CONSTANT, Kernel, posterior_of
 from adanet_py.records import Candidate, History, Knob, Result, Status
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -58,7 +59,7 @@ def anywhere(space, m, seed=0):
 def test_the_posterior_is_that_of_scikit_learn():
     x, y, new = data()
     weights = np.array([0.5, 2.0, 0.1, 1.0, 3.0])
-    ours = Posterior(Kernel(weights, (1.7, 0.0), 0.05, 5), x, y).at(new)
+    ours = posterior_of(Kernel(weights, (1.7, 0.0), 0.05, 5), x, y).at(new)
     kernel = 1.7 * Matern(1.0 / np.sqrt(weights), nu=2.5) + ConstantKernel(CONSTANT)
     theirs = GaussianProcessRegressor(kernel, alpha=0.05, optimizer=None).fit(x, y)
     mean, deviation = theirs.predict(new, return_std=True)
@@ -78,7 +79,7 @@ def test_the_two_parts_of_the_kernel_add_up():
 def test_assumed_points_keep_the_means_and_shrink_the_variances():
     x, y, new = data()
     kernel = Kernel(np.ones(5), (1.0, 0.5), 0.1, 3)
-    posterior = Posterior(kernel, x, y)
+    posterior = posterior_of(kernel, x, y)
     step = posterior.at(new)
     before = step.variance
     step.assume(4)
@@ -95,14 +96,16 @@ def test_the_gradient_of_the_marginal_likelihood(counts):
     x, y, _ = data()
     factor = np.array([0, 0, 1, 2, 2])
     factors = 3 - (1 if counts else 0)
-    middle, width = process._priors(factors, 3 - factors)
+    middle, width = likelihood._priors(factors, 3 - factors)
     theta = middle + 0.3 * np.random.default_rng(1).normal(size=len(middle))
     rest = (x, y, factor, factors, middle, width)
     assert counts or theta[-2] < -10
 
     def gap(sign):
         return check_grad(
-            lambda t: process._loss(t, *rest)[0], lambda t: process._loss(t, *rest)[1], sign * theta
+            lambda t: likelihood._loss(t, *rest)[0],
+            lambda t: likelihood._loss(t, *rest)[1],
+            sign * theta,
         )
 
     assert gap(1.0) < 1e-4
@@ -117,14 +120,15 @@ def test_hyperparameters_find_the_factor_that_matters_and_the_noise():
     lr = x[:, features.factor == features.factor.max()][:, 0]  # of sgd; 0 for adam
     y = np.sin(6.0 * lr) + 0.1 * rng.normal(size=len(x))
     y = (y - y.mean()) / y.std()
-    kernel = fit(features, x, y)
+    kernel = kernel_of(features, fit(features, x, y))
     assert np.argmax(kernel.weights) == len(kernel.weights) - 1
     assert kernel.noise == pytest.approx(0.01 / (np.sin(6.0 * lr)).var(), rel=0.6)
 
 
 def test_without_results_hyperparameters_are_those_of_the_prior():
     features = features_of(columns_of(CELL))
-    kernel = fit(features, np.empty((0, len(features.factor))), np.empty(0))
+    theta = fit(features, np.empty((0, len(features.factor))), np.empty(0))
+    kernel = kernel_of(features, theta)
     assert kernel.weights == pytest.approx(np.e / features.first_count, rel=1e-3)
     assert kernel.scales == (1.0, 0.0)
 

@@ -11,7 +11,7 @@ parallelize optimization"), so that a batch spreads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -36,8 +36,8 @@ class Beliefs(Protocol):
     mean: Floats
     variance: Floats
 
-    def __add__(self, other: Self) -> Self:
-        """Beliefs of the same model about the points of both."""
+    def join(self, others: Sequence[Self]) -> Self:
+        """Beliefs of the same model about the points of all."""
 
     def assume(self, place: int) -> None:
         """Change the variances as if the point at `place` had been measured at its mean."""
@@ -170,13 +170,10 @@ class Search:
         if key not in self._pools:
             self._pools[key] = self._pool(given)
         pool = self._pools[key]
-        for place in np.argsort(-pool.score(self._best), kind="stable"):
-            if pool.keys[place] not in self._taken:
-                break
-        else:
+        place = pool.best(self._taken, self._best)
+        if place is None:
             return None
-        self._taken.add(pool.keys[place])
-        pool.beliefs.assume(int(place))
+        self._taken.add(float(pool.keys[place]))
         self._assumed = np.vstack([self._assumed, pool.points[place]])
         return pool.points[place]
 
@@ -184,39 +181,50 @@ class Search:
         """Points that have what is `given`, with beliefs about them."""
         points, rng, effort = self._points, self._rng, self._effort
         model = self._model.assume(self._assumed) if len(self._assumed) else self._model
-
-        def pool_of(found: Floats) -> _Pool:
-            keys, first = np.unique(points.keys(found), return_index=True)
-            found = found[first]
-            return _Pool(found, keys, model.at(found))
-
         drawn = points.draw(effort.drawn, rng)
         bases = points.move_to(given, self._bases, drawn)
         near = points.change(np.repeat(bases, effort.changes, axis=0), given, drawn, rng)
-        pool = pool_of(np.vstack([points.finish(drawn.copy(), given), near]))
-        for _ in range(effort.rounds):
-            top = pool.points[np.argsort(-pool.score(self._best), kind="stable")[: effort.nearest]]
+        found = np.vstack([points.finish(drawn.copy(), given), near])
+        keys, first = np.unique(points.keys(found), return_index=True)
+        found, beliefs, scores = found[first], [], []
+        every = found, keys
+        for _ in range(effort.rounds + 1):
+            beliefs.append(model.at(found))
+            mean, variance = beliefs[-1].mean, beliefs[-1].variance
+            scores.append(log_expected_improvement(mean, variance, self._best))
+            if len(scores) > effort.rounds:
+                break
+            order = np.argsort(-np.concatenate(scores), kind="stable")
+            top = every[0][order[: effort.nearest]]
             near = points.change(np.repeat(top, effort.changes, axis=0), given, drawn, rng)
-            near = near[~np.isin(points.keys(near), pool.keys)]
-            if len(near):
-                pool = pool.with_(pool_of(near))
-        return pool
+            both = np.concatenate([every[1], points.keys(near)])
+            keys, first = np.unique(both, return_index=True)
+            new = first >= len(every[1])
+            if not new.any():
+                break
+            found = near[first[new] - len(every[1])]
+            every = np.vstack([every[0], found]), np.concatenate([every[1], keys[new]])
+        return _Pool(*every, beliefs[0].join(beliefs[1:]), np.concatenate(scores))
 
 
-class _Pool(NamedTuple):
-    points: Floats  # [m, D]
-    keys: Floats  # [m]
-    beliefs: Beliefs
+class _Pool:
+    """Points [m, D] with their keys [m], beliefs about them and their `scores` [m] so far."""
 
-    def score(self, best: float) -> Floats:
-        return log_expected_improvement(self.beliefs.mean, self.beliefs.variance, best)
+    def __init__(self, points: Floats, keys: Floats, beliefs: Beliefs, scores: Floats) -> None:
+        self.points, self.keys, self._beliefs, self._scores = points, keys, beliefs, scores
+        self._last: int | None = None  # what was chosen, and is to be assumed before the next
 
-    def with_(self, other: _Pool) -> _Pool:
-        return _Pool(
-            np.vstack([self.points, other.points]),
-            np.append(self.keys, other.keys),
-            self.beliefs + other.beliefs,
-        )
+    def best(self, taken: Container[float], best: float) -> int | None:
+        """The place of the point of largest expected improvement on `best` that is not taken."""
+        if self._last is not None:
+            self._beliefs.assume(self._last)
+            mean, variance = self._beliefs.mean, self._beliefs.variance
+            self._scores = log_expected_improvement(mean, variance, best)
+        for place in np.argsort(-self._scores, kind="stable").tolist():
+            if self.keys[place] not in taken:
+                self._last = place
+                return int(place)
+        return None
 
 
 def transformed(rewards: Floats) -> Floats:

@@ -3,14 +3,14 @@
 
 The process is fitted to the normal quantiles of the ranks of the rewards. The first results lie far
 apart. A call costs the same however long the history is: at most `REMEMBERED` results are used.
-Hyperparameters are fitted when there are 5, 6, 7 ... 20, 22, 24, 26 ... results, each number a
-tenth more than the last, and hold until the next.
+Hyperparameters are fitted when there are 5, 6, 7, 8, 10, 12, 15 ... results, each number a quarter
+more than the last, from where they were before, and hold until the next. So they are a function of
+the history, and a search that is resumed finds the same ones.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -26,17 +26,27 @@ from adanet_py.controllers.acquisition import (
 )
 from adanet_py.controllers.columns import Floats, columns_of
 from adanet_py.controllers.features import Features, features_of
-from adanet_py.controllers.process import Beliefs, Kernel, Posterior, fit
-from adanet_py.records import Candidate, History
+from adanet_py.controllers.ledger import common
+from adanet_py.controllers.likelihood import fit, kernel_of
+from adanet_py.controllers.process import Beliefs, Posterior, posterior_of
+from adanet_py.records import Candidate, History, Result
 from adanet_py.space import SearchSpace
 
 REMEMBERED = 256  # results a posterior is computed from
 FITTED = 200  # results hyperparameters are fitted to
-GROWTH = 1.1  # of the number of results at which hyperparameters are fitted anew
+GROWTH = 1.25  # of the number of results at which hyperparameters are fitted anew
 EFFORT = Effort(drawn=300, bases=20, rounds=3, nearest=10, changes=15)
-_KEPT = 64  # kernels remembered of a space
+_KEPT = 64  # fits remembered of a space
 
-_KERNELS: WeakKeyDictionary[SearchSpace, OrderedDict[bytes, Kernel]] = WeakKeyDictionary()
+
+class _Fitted(NamedTuple):
+    """Hyperparameters [P] fitted to the first results of some history."""
+
+    results: tuple[Result, ...]
+    theta: Floats
+
+
+_FITTED: WeakKeyDictionary[SearchSpace, tuple[_Fitted, ...]] = WeakKeyDictionary()
 
 
 def propose(
@@ -50,7 +60,8 @@ def propose(
         return explore(space, history, n, rng)
     features = features_of(columns)
     x = features(known.points[done])
-    model = Process(features, Posterior(kernel_of(space, history), x, known.rewards[done]))
+    kernel = kernel_of(features, hyperparameters(space, history))
+    model = Process(features, posterior_of(kernel, x, known.rewards[done]))
     return propose_by(Search(columns, model, known, EFFORT, rng), space, history, n, rng)
 
 
@@ -69,19 +80,33 @@ class Process(NamedTuple):
         return Process(self.features, self.posterior.assume(self.features(points)))
 
 
-def kernel_of(space: SearchSpace, history: History) -> Kernel:
-    """The kernel fitted to the first results, see the module; a memory of it saves time only."""
-    m = STARTS
-    while (more := max(m + 1, int(m * GROWTH))) <= len(history.results):
-        m = more
-    first = history.results[:m]
-    digest = hashlib.sha256(np.array([r.score for r in first]).tobytes())
-    digest.update("".join([r.candidate.id for r in first]).encode())
-    kernels = _KERNELS.setdefault(space, OrderedDict())
-    key = digest.digest()
-    if key not in kernels:
-        known, features = tried(space, History(first), FITTED), features_of(columns_of(space))
-        kernels[key] = fit(features, features(known.points), known.rewards)
-        while len(kernels) > _KEPT:
-            kernels.popitem(last=False)
-    return kernels[key]
+def hyperparameters(space: SearchSpace, history: History) -> Floats:
+    """What was fitted last, see the module; a memory of it saves time only."""
+    results, sizes = history.results, [STARTS]
+    while (more := max(sizes[-1] + 1, int(sizes[-1] * GROWTH))) <= len(results):
+        sizes.append(more)
+    last, theta = _longest(_FITTED.get(space, ()), results, sizes)
+    features = features_of(columns_of(space))
+    for m in [m for m in sizes if m > last]:
+        known = tried(space, History(results[:m]), FITTED)
+        theta = fit(features, features(known.points), known.rewards, theta)
+        _FITTED[space] = (_Fitted(results[:m], theta), *_FITTED.get(space, ())[: _KEPT - 1])
+    assert theta is not None  # there is at least one size
+    return theta
+
+
+def _longest(
+    fits: Sequence[_Fitted], results: Sequence[Result], sizes: Sequence[int]
+) -> tuple[int, Floats | None]:
+    """The largest of `sizes` that there is a fit of, with its hyperparameters; 0 if there is none.
+
+    One of these results: the first `sizes[i]` of them are the same objects.
+    """
+    found: tuple[int, Floats | None] = 0, None
+    for known in fits:
+        m = len(known.results)
+        if found[0] < m <= sizes[-1] and m in sizes and common(known.results, results) == m:
+            found = m, known.theta
+        if found[0] == sizes[-1]:
+            break
+    return found

@@ -26,13 +26,16 @@ class Points:
         self._decisions = decisions = columns.decisions
         self._count = np.array([len(d.domain) if d.kind == "choice" else 0 for d in decisions])
         self._free = np.array([d.size > 1 for d in decisions])
-        self._borders: dict[int, Floats] = {}
-        for j, d in enumerate(decisions):
-            if d.kind == "choice":
-                count = len(d.domain)
-                shares = np.array(d.prior) if d.prior else np.full(count, 1.0 / count)
-                self._borders[j] = np.cumsum(shares)[:-1]
-        self._ordered = np.array([d.ordered for d in decisions])
+        self._even = np.array([j for j, d in enumerate(decisions) if _is_even(d)], dtype=np.intp)
+        self._borders = {
+            j: np.cumsum(np.array(d.prior))[:-1]
+            for j, d in enumerate(decisions)
+            if d.kind == "choice" and not _is_even(d)
+        }
+        choices = [d for d in decisions if d.kind == "choice"]
+        self._ordered = np.array([d.kind == "choice" and d.ordered for d in decisions])
+        self._any_ordered = any(d.ordered for d in choices)
+        self._any_range = len(choices) < len(decisions)
         # Whole numbers, those of a logarithmic scale apart.
         self._whole: list[tuple[Places, _Scale]] = []
         for log in (False, True):
@@ -45,6 +48,8 @@ class Points:
     def draw(self, m: int, rng: np.random.Generator) -> Floats:
         """`m` points [m, D] by the prior, as if every column were active; to be finished."""
         out = rng.random((m, len(self._count)))
+        even = self._even
+        out[:, even] = np.floor(out[:, even] * self._count[even])
         for j, borders in self._borders.items():
             out[:, j] = np.searchsorted(borders, out[:, j], side="right")
         return out
@@ -81,31 +86,42 @@ class Points:
         out = self._filled(points, drawn)
         order = np.where(active, rng.random((m, width)), 2.0)
         changes = np.minimum(rng.geometric(1.0 - _AGAIN, size=m), active.sum(axis=1))
+        chosen: list[tuple[Places, Places]] = []
         for k in range(int(changes.max(initial=0))):
             rows = np.flatnonzero(changes > k)
             columns = order[rows].argmin(axis=1)  # the next of the order, which few look far into
             order[rows, columns] = 3.0
+            chosen.append((rows, columns))
+        if chosen:
+            rows, columns = (np.concatenate(part) for part in zip(*chosen, strict=True))
             out[rows, columns] = self._moved(out[rows, columns], columns, rng)
         return self.finish(out, given)
 
     def _moved(self, old: Floats, columns: Places, rng: np.random.Generator) -> Floats:
         """Other values of `columns` [k] than `old` [k]."""
         count, k = self._count[columns], len(columns)
-        low, high = _STEPS
-        moved = np.abs(old + rng.normal(size=k) * low * (high / low) ** rng.random(k))
-        moved = np.where(moved > 1.0, np.maximum(2.0 - moved, 0.0), moved)  # reflected at the ends
-        other = np.floor(rng.random(k) * np.maximum(count - 1, 1))
-        other += other >= old  # any of the other choices, evenly
-        near = old + np.where(rng.random(k) < 0.5, -1.0, 1.0)
-        near = np.where(near < 0.0, 1.0, np.where(near >= count, count - 2.0, near))
-        near = np.where(self._ordered[columns] & (rng.random(k) >= _FAR), near, other)
-        out: Floats = np.where(count > 0, near, moved)
+        out = np.floor(rng.random(k) * np.maximum(count - 1, 1))
+        out += out >= old  # any of the other choices, evenly
+        if self._any_ordered:
+            near = old + np.where(rng.random(k) < 0.5, -1.0, 1.0)
+            near = np.where(near < 0.0, 1.0, np.where(near >= count, count - 2.0, near))
+            out = np.where(self._ordered[columns] & (rng.random(k) >= _FAR), near, out)
+        if self._any_range:
+            ranges = np.flatnonzero(count == 0)
+            low, high = _STEPS
+            steps = rng.normal(size=len(ranges)) * low * (high / low) ** rng.random(len(ranges))
+            moved = np.abs(old[ranges] + steps)
+            out[ranges] = np.where(moved > 1.0, np.maximum(2.0 - moved, 0.0), moved)  # reflected
         return out
 
     def keys(self, points: Floats) -> Floats:
         """A number [m] for each of `points`, equal for equal ones, and as good as only for them."""
         key: Floats = np.round(np.where(np.isnan(points), -0.7319, points) @ self._hash, 10)
         return key
+
+
+def _is_even(d: Decision) -> bool:
+    return d.kind == "choice" and not d.prior
 
 
 def _conditions(decisions: Sequence[Decision]) -> list[tuple[int, Places, Bools]]:

@@ -11,6 +11,7 @@ At most `REMEMBERED` results are used. The first lie far apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,12 +80,13 @@ class Shared:
     def __init__(self, leaves: Ints, mean: Floats, variance: Floats) -> None:
         self._leaves, self.mean, self.variance = leaves, mean, variance
 
-    def __add__(self, other: Shared) -> Shared:
-        """Beliefs of the same forest about the points of both."""
+    def join(self, others: Sequence[Shared]) -> Shared:
+        """Beliefs of the same forest about the points of all."""
+        every = [self, *others]
         return Shared(
-            np.hstack([self._leaves, other._leaves]),
-            np.append(self.mean, other.mean),
-            np.append(self.variance, other.variance),
+            np.hstack([b._leaves for b in every]),
+            np.concatenate([b.mean for b in every]),
+            np.concatenate([b.variance for b in every]),
         )
 
     def assume(self, place: int) -> None:
