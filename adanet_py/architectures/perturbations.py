@@ -48,10 +48,11 @@ class Noisy(Perturbation):
     """A perturbation by a window into the member's pool of random bytes.
 
     The engine moves the window, `start`, from step to step and layer to layer, which costs no
-    random numbers and no copy.
+    random numbers and, where `start` is known to the host, no copy.
     """
 
     noise: Tensor
+    start: int | Tensor  # a tensor [] where a step is captured before the window is known
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +69,10 @@ class Noisy(Perturbation):
         # A row wider than the pool (a layer of half a million units) sees it more than once.
         noise = self.noise if span <= NOISE_SIZE else self.noise.repeat(-(-span // NOISE_SIZE))
         start = self.start % max(1, noise.shape[0] - span)
-        return noise[start : start + span].unfold(0, each, stride).view(rows, *inner)
+        if isinstance(start, int):
+            return noise[start : start + span].unfold(0, each, stride).view(rows, *inner)
+        row, place = (torch.arange(n, device=noise.device) for n in (rows, each))
+        return noise[start + row[:, None] * stride + place].view(rows, *inner)
 
 
 def _kept(window: Tensor, share: Tensor, like: Tensor) -> Tensor:

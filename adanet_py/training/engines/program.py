@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,7 +37,6 @@ from adanet_py.training.sparsity import zero_smallest
 from adanet_py.training.targets import with_label_weight
 
 _BUILDING = threading.Lock()  # layers draw from the process's one generator, whatever the thread
-MIXED_STEPS = 64  # whose mixing is drawn at once
 # What GENERAL offers of the perturbations of `layers.Inputs`.
 INPUT_KNOBS = (InputNoise.knob, Mixup.knob, Cutmix.knob)
 
@@ -82,6 +81,7 @@ class Program:
     label_weight: Tensor | None = None  # of both values of several labels [T, 2]
     # Of a child: what it begins with in every fold, by its id (refine/inheritance.py).
     starts: Mapping[str, Sequence[State]] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda message: None  # what the user shall know, once
 
     def __post_init__(self) -> None:
         families = {c.family for c in self.candidates}
@@ -169,22 +169,26 @@ class Program:
         columns = self.spec.n_numeric + len(self.spec.cardinalities)
         return Mixer.make(self.candidates, self.seeds(), self.folds, columns)
 
-    def mixes(self, mixer: Mixer | None, start: int, stop: int) -> Iterator[dict[str, Tensor]]:
-        """For each step what `Mixup` and `Cutmix` need, and the loss: share [K], keep, own [K, 1].
+    def mixes(self, mixer: Mixer | None, start: int, stop: int) -> dict[str, Tensor]:
+        """What `Mixup`, `Cutmix` and the loss need: share [S, K], keep [S, K, n], own [S, K, 1].
 
-        Empty where nobody mixes.
+        Of the S steps [start, stop); empty where nobody mixes.
         """
-        for at in range(start, stop, MIXED_STEPS):
-            end = min(stop, at + MIXED_STEPS)
-            if mixer is None:
-                yield from ({} for _ in range(at, end))
-                continue
-            taken = mixer.take(at, end)
-            share = torch.from_numpy(taken.share).to(self.device, self.dtype)
-            own = torch.from_numpy(taken.own).to(self.device, self.dtype).unsqueeze(-1)
-            keep = torch.from_numpy(taken.keep).to(self.device)
-            for s in range(end - at):
-                yield {"share": share[s], "keep": keep[s], "own": own[s]}
+        if mixer is None:
+            return {}
+        taken = mixer.take(start, stop)
+        return {
+            "share": self.put(taken.share, self.dtype),
+            "keep": self.put(taken.keep),
+            "own": self.put(taken.own, self.dtype).unsqueeze(-1),
+        }
+
+    def put(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        """An array on the device; on a GPU without waiting for what that still computes."""
+        tensor = torch.from_numpy(array).to(dtype)
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def row_losses(
         self,

@@ -7,7 +7,7 @@ cannot be vectorised.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -18,8 +18,9 @@ from torch import Tensor
 from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averages, averaging_weights
-from adanet_py.training.batches import hash_words, noise_starts
+from adanet_py.training.batches import hash_words
 from adanet_py.training.engines.closure import Closure, NotFiniteError
+from adanet_py.training.engines.feed import Places, moments
 from adanet_py.training.engines.program import (
     Program,
     State,
@@ -99,21 +100,19 @@ class SeparateEngine:
         k = len(self.modules)
         total = torch.zeros(k, dtype=self.program.dtype)
         norm = torch.zeros_like(total)
-        order = torch.from_numpy(self.program.order.take(start, stop)).to(self.program.device)
-        layers = len(noisy_layers(self.modules[0]))
-        places = noise_starts(start, stop, layers, len(self._pieces)).tolist()
+        counts = len(self._pieces), len(noisy_layers(self.modules[0]))
         done, stopping = start, False
-        for s, mix in enumerate(self.program.mixes(self.mixer, start, stop)):
-            done = start + s + 1
+        for now in moments(self.program, self.mixer, start, stop, *counts):
+            at, done = done, done + 1
             last = stopping or done == stop
             stopping = not last and tick(done)
             measured = []
             for m in range(k):
-                own = self._mix(m, mix)
-                closure = self._closure(m, order[s, m // len(self.alive)], places[s], own)
+                own = self._mix(m, now.mix)
+                closure = self._closure(m, now.rows[m // len(self.alive)], now.places, own)
                 closure.keeps = last
                 before = self._row(m, self.modules[m].parameters()) if last else None
-                self._update(m, start + s, closure)
+                self._update(m, at, closure)
                 total[m] += closure.loss or 0.0
                 norm[m] = closure.norm
                 if before is not None:
@@ -123,7 +122,7 @@ class SeparateEngine:
                 break
         return done, total / (done - start), norm
 
-    def _mix(self, m: int, mix: dict[str, Tensor]) -> Tensor | None:
+    def _mix(self, m: int, mix: Mapping[str, Tensor]) -> Tensor | None:
         """Set how the rows of a step are mixed; the share of their own targets [1, 1]."""
         if not mix:
             return None
@@ -150,9 +149,7 @@ class SeparateEngine:
         parts = parts_of(self.modules[m])
         return torch.cat([named[part.name].detach().reshape(1, -1) for part in parts], 1)
 
-    def _closure(
-        self, m: int, rows: Tensor, places: list[list[int]], own: Tensor | None
-    ) -> Closure:
+    def _closure(self, m: int, rows: Tensor, places: Places, own: Tensor | None) -> Closure:
         """The loss of a member on the batch `rows` [B].
 
         `places` of the noise, per part; `own` is what `_mix` gives.

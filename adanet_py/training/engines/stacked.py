@@ -19,8 +19,16 @@ from torch import Tensor, nn
 
 from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averages, averaging_weights
-from adanet_py.training.batches import noise_starts
 from adanet_py.training.constraints import Constraints
+from adanet_py.training.engines.capture import (
+    CAPTURES,
+    FEWEST_STEPS,
+    WARM_STEPS,
+    Backlog,
+    Capture,
+    CapturedStep,
+)
+from adanet_py.training.engines.feed import FEED_STEPS, Feed, Moment, Places, feeds, moments
 from adanet_py.training.engines.members import call_members
 from adanet_py.training.engines.program import (
     Program,
@@ -89,6 +97,8 @@ class StackedEngine:
         self._train = modules[0].to("meta").train()
         switch(self._train, program.used())
         self._noisy = list(noisy_layers(self._train).values())
+        self._counts = len(self._pieces), len(self._noisy)
+        self._backlog = Backlog(program.device)
         self.noise: Tensor | None = None  # [K, NOISE_SIZE]
         if any(layer.on for layer in self._noisy):
             pools = torch.stack([noise_pool(seed) for seed in program.seeds()])
@@ -133,9 +143,11 @@ class StackedEngine:
         self._zero = frozenset(n for n, v in self.hp.items() if not bool(v.any()))
         self._mix: dict[str, Tensor] = {}  # of the step; see `Program.mixes`
         if self.mixer is not None:
-            first = next(self.program.mixes(self.mixer, 0, 1))
-            self._mix = {n: v.clone() for n, v in first.items()}
+            self._mix = {n: v[0] for n, v in self.program.mixes(self.mixer, 0, 1).items()}
         self._blocks: list[Block] = []  # made when they are first needed
+        self._total = torch.zeros(k, device=self.program.device, dtype=torch.float64)
+        self._captured: CapturedStep | None = None
+        self._warmed = 0  # steps taken since, one by one
 
     def _make_blocks(self) -> list[Block]:
         k = self.weights.shape[0]
@@ -178,47 +190,73 @@ class StackedEngine:
         Returns the step reached, the mean training loss [K] since `start`, and the gradient norm
         [K] of the last step, which is the one that is measured.
         """
-        total = torch.zeros(self.weights.shape[0], device=self.program.device, dtype=torch.float64)
-        last = self._run(start, stop - 1, tick, total) if stop - start > 1 else start
-        norm = self._last_step(start, last, total)
-        return last + 1, (total / (last + 1 - start)).to(self.program.dtype), norm
+        self._total.zero_()
+        last = self._run(start, stop - 1, tick) if stop - start > 1 else start
+        norm = self._last_step(start, last)
+        return last + 1, (self._total / (last + 1 - start)).to(self.program.dtype), norm
 
-    def _run(self, start: int, stop: int, tick: Callable[[int], bool], total: Tensor) -> int:
-        """Train steps [start, stop), adding the losses to `total` [K]; the step reached."""
-        program = self.program
-        order = torch.from_numpy(program.order.take(start, stop)).to(program.device)
-        places = noise_starts(start, stop, len(self._noisy), len(self._pieces)).tolist()
-        counts = torch.arange(start + 1, stop + 1, device=program.device, dtype=program.dtype)
-        for s, mix in enumerate(program.mixes(self.mixer, start, stop)):
-            for name, value in mix.items():
-                self._mix[name].copy_(value)
-            self._gradients(order[s], places[s], total)
-            self._descend(start + s, counts[s].reshape(1, 1), self.constraints.clips)
-            if tick(start + s + 1):
-                return start + s + 1
+    def _run(self, start: int, stop: int, tick: Callable[[int], bool]) -> int:
+        """Train steps [start, stop), adding to `_total`; the step reached."""
+        for feed in feeds(self.program, self.mixer, start, stop, *self._counts):
+            self._backlog.wait()
+            for s in range(len(feed)):
+                self._take(feed, s)
+                if tick(feed.first + s + 1):
+                    return feed.first + s + 1
         return stop
 
-    def _last_step(self, start: int, at: int, total: Tensor) -> Tensor:
+    def _take(self, feed: Feed, s: int) -> None:
+        """Take the s-th step of a feed; recorded, where that is possible and worth it."""
+        capture = CAPTURES.get(self.program.device.type)
+        left = self.program.steps - feed.first - s
+        if capture is None or (self._captured is None and left < FEWEST_STEPS):
+            self._step(feed.moment(s))
+        elif self._captured is not None:
+            self._captured.run(feed, s)
+        else:
+            with capture.aside(self.program.device):
+                self._step(feed.moment(s))
+            self._warmed += 1
+            if self._warmed == WARM_STEPS:
+                self._record(feed, capture)
+
+    def _record(self, feed: Feed, capture: Capture) -> None:
+        """Have the steps from here on recorded; where that fails, go on without and say so."""
+        try:
+            self._captured = CapturedStep(feed, self._step, capture, FEED_STEPS)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            name = self.program.architecture.name
+            why = str(error).partition("\n")[0]
+            self.program.say(
+                f"A step of {name} cannot be recorded and is launched piece by piece, which is "
+                f"slower: {why}"
+            )
+
+    def _step(self, now: Moment) -> None:
+        for name, value in now.mix.items():
+            self._mix[name].copy_(value)
+        self._gradients(now.rows, now.places, self._total)
+        self._descend(now.at, now.t, self.constraints.clips)
+
+    def _last_step(self, start: int, at: int) -> Tensor:
         """Take step `at` and measure it; the norm of its gradient [K]. Steps began at `start`."""
-        program = self.program
-        rows = torch.from_numpy(program.order.take(at, at + 1)[0]).to(program.device)
-        (places,) = noise_starts(at, at + 1, len(self._noisy), len(self._pieces)).tolist()
-        for mix in program.mixes(self.mixer, at, at + 1):
-            for name, value in mix.items():
-                self._mix[name].copy_(value)
-        self._gradients(rows, places, total)
+        (now,) = moments(self.program, self.mixer, at, at + 1, *self._counts)
+        for name, value in now.mix.items():
+            self._mix[name].copy_(value)
+        self._gradients(now.rows, now.places, self._total)
         curved = is_due(start, at + 1)
         # Asked before the update, which overwrites the gradient.
         probe = StepProbe(self.weights, self.gradient, self.parts, curved)
-        t = torch.full((1, 1), at + 1, device=program.device, dtype=program.dtype)
-        norm = self._descend(at, t, measured=True)
+        norm = self._descend(at, now.t, measured=True)
         if curved:
-            self._gradients_again(rows, places)
+            self._gradients_again(now.rows, now.places)
         self._measured = probe.after(self.weights, self.gradient)
         return norm
 
     @torch.no_grad()
-    def _descend(self, at: int, t: Tensor, measured: bool) -> Tensor:
+    def _descend(self, at: int | Tensor, t: Tensor, measured: bool) -> Tensor:
         """Step `at`, number t [1, 1] from 1, of all members by their gradient, which is lost.
 
         Gives the norm [K] of the gradient before it is clipped, if it is to be `measured`.
@@ -229,7 +267,7 @@ class StackedEngine:
         self._update(at, t)
         return norm
 
-    def _gradients(self, rows: Tensor, places: list[list[int]], total: Tensor) -> None:
+    def _gradients(self, rows: Tensor, places: Places, total: Tensor) -> None:
         """Put the gradient of a batch, rows [F, B], in place; add its loss to `total` [K]."""
         self._blocks = self._blocks or self._make_blocks()
         for block in self._blocks:
@@ -244,7 +282,7 @@ class StackedEngine:
         if self.held is not None:
             x[:, : self.held.shape[1]].masked_fill_(self.held, 0.0)
 
-    def _gradients_again(self, rows: Tensor, places: list[list[int]]) -> None:
+    def _gradients_again(self, rows: Tensor, places: Places) -> None:
         """The same at the weights of now, leaving no trace in running statistics."""
         kept = {n: v.clone() for n, v in self.buffers.items()}
         nowhere = torch.zeros(len(self.weights), device=rows.device, dtype=torch.float64)
@@ -252,17 +290,18 @@ class StackedEngine:
         for n, v in kept.items():
             self.buffers[n].copy_(v)
 
-    def _update(self, at: int, t: Tensor) -> None:
+    def _update(self, at: int | Tensor, t: Tensor) -> None:
         """Step `at` of all members from the gradient; t [1, 1] is its number from 1."""
-        w, lr = self.weights, self.rates[at]
+        w, lr = self.weights, _of_step(self.rates, at)
         self.constraints.decay(w, lr)
         step = Step(w, self.hp, lr, t, self.decayed, self.parts, self._bias_decay, self._zero)
         self.program.optimizer.update(self.gradient, self.slots, step)
         self.constraints.project(w)
         self._hold(w)
         if self.averages:
+            own = _of_step(self._share, at)
             for name, value in self._averaged().items():
-                share = self._share[at].view(-1, *[1] * (value.dim() - 1))
+                share = own.view(-1, *[1] * (value.dim() - 1))
                 self.averages[name].lerp_(value, share.expand_as(value))
 
     def _averaged(self) -> dict[str, Tensor]:
@@ -440,3 +479,8 @@ class StackedEngine:
             v.copy_(state[f"buffer/{n}"])
         for n, v in self.averages.items():
             v.copy_(state[f"average/{n}"])
+
+
+def _of_step(table: Tensor, at: int | Tensor) -> Tensor:
+    """The row [...] of a table [steps, ...] for a step known here, or on the device alone [1]."""
+    return table[at] if isinstance(at, int) else table.index_select(0, at)[0]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from adanet_py.architectures.perturbations import byte_deviation
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines import UnsuitedError
+from adanet_py.training.engines.feed import Places
 from adanet_py.training.engines.native import losses, updates
 from adanet_py.training.engines.native.blas import address, one_thread
 from adanet_py.training.engines.native.tape import Member, Space, Table
@@ -191,10 +192,10 @@ class NativeEngine(StackedEngine):
             steps.append(Steps(fold, places, rate, *mixing, np.ascontiguousarray(shares)))
         return steps
 
-    def _run(self, start: int, stop: int, tick: Callable[[int], bool], total: Tensor) -> int:
+    def _run(self, start: int, stop: int, tick: Callable[[int], bool]) -> int:
         if not self._compiled_update:
-            return super()._run(start, stop, tick, total)
-        weights, losses_ = self.weights.numpy(), total.numpy()
+            return super()._run(start, stop, tick)
+        weights, losses_ = self.weights.numpy(), self._total.numpy()
         with one_thread():
             while start < stop:
                 end = min(stop, start + self._chunk)
@@ -218,9 +219,10 @@ class NativeEngine(StackedEngine):
         return start
 
     @torch.no_grad()
-    def _descend(self, at: int, t: Tensor, measured: bool) -> Tensor:
+    def _descend(self, at: int | Tensor, t: Tensor, measured: bool) -> Tensor:
         if not self._compiled_update:
             return super()._descend(at, t, measured)
+        assert isinstance(at, int)  # nothing is recorded on a CPU
         gradient = self.gradient
         if "l1" in self.constraints.used:
             gradient = gradient.clone()
@@ -232,7 +234,7 @@ class NativeEngine(StackedEngine):
             self._work(UPDATE, member, steps, self._changing(m), at)
         return norm
 
-    def _gradients(self, rows: Tensor, places: list[list[int]], total: Tensor) -> None:
+    def _gradients(self, rows: Tensor, places: Places, total: Tensor) -> None:
         weights, losses_ = self.weights.numpy(), total.numpy()
         keep = np.zeros((1, 0), np.bool_)
         one = np.ones(1)

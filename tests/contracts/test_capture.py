@@ -1,0 +1,125 @@
+"""A recorded step repeats, on the same memory and without the host, what the step does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from programs import TASKS, make_candidates, make_program, make_spec
+from taping import Tape
+
+from adanet_py.architectures import ARCHITECTURES
+from adanet_py.architectures.names import NORMS
+from adanet_py.training.engines import capture, feed, stacked
+from adanet_py.training.engines.program import Program
+from adanet_py.training.optimizers import OPTIMIZERS
+from adanet_py.training.schedules import SCHEDULES
+
+STEPS = 24
+MIXED: list[dict[str, float]] = [
+    {"lr": 3e-3, "weight_decay": 0.1, "dropout": 0.3, "warmup": 0.3, "input_noise": 0.1},
+    {"lr": 1e-2, "clip_norm": 0.2, "label_smoothing": 0.2, "mixup": 0.4, "ema": 0.9, "l1": 1e-4},
+    {"lr": 1e-3, "clip_value": 0.1, "agc": 0.1, "cutmix": 0.5, "swa": 0.5, "max_norm": 1.0},
+]
+PLAIN: list[dict[str, float]] = [{"lr": 3e-3}, {"lr": 1e-2}]
+OPEN = sorted(n for n, o in OPTIMIZERS.items() if not o.engine)
+
+
+@pytest.fixture
+def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
+    """Recording as on a GPU; feeds of a few steps, so that a training goes through several."""
+    found = Tape()
+    monkeypatch.setattr(stacked, "FEWEST_STEPS", 2)
+    monkeypatch.setattr(feed, "FEED_STEPS", 5)
+    monkeypatch.setitem(capture.CAPTURES, "cpu", found)
+    return found
+
+
+def program(
+    architecture: str, numeric: list[dict[str, float]], *, optimizer: str = "adamw",
+    task: str = "multiclass", folds: int = 1, **static: Any,
+) -> Program:  # fmt: skip
+    schedules = sorted(SCHEDULES)
+    candidates = make_candidates(
+        architecture, numeric, optimizer=optimizer, schedules=schedules, **static
+    )
+    return make_program(candidates, make_spec(task), steps=STEPS, folds=folds, dtype=torch.float32)
+
+
+def trace(program: Program) -> dict[str, torch.Tensor]:
+    """All that is left of a training in three parts, after the second of which one member goes."""
+    engine = stacked.StackedEngine(program)
+    out = {}
+    for part, (start, stop) in enumerate(((0, 9), (9, 14), (14, STEPS))):
+        _, out[f"loss {part}"], out[f"norm {part}"] = engine.advance(start, stop, lambda s: False)
+        if part == 0:
+            engine.scale_rates(stop, [0.5] * len(engine.alive))
+        if part == 1:
+            engine.select(range(1, len(engine.alive)))
+    return out | {n: v.clone() for n, v in engine.state().items()}
+
+
+def check(tape: Tape, program: Program) -> None:
+    got = trace(program)
+    assert tape.recorded == 2  # before and after one has left
+    assert tape.repeated >= 8
+    capture.CAPTURES.pop("cpu")
+    want = trace(program)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        torch.testing.assert_close(got[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_every_architecture_repeats(tape: Tape, architecture: str, task: str) -> None:
+    check(tape, program(architecture, MIXED, task=task, folds=2))
+
+
+@pytest.mark.parametrize("optimizer", OPEN)
+def test_every_optimizer_repeats(tape: Tape, optimizer: str) -> None:
+    check(tape, program("mlp", MIXED, optimizer=optimizer))
+
+
+@pytest.mark.parametrize("optimizer", OPEN)
+def test_every_optimizer_repeats_without_more(tape: Tape, optimizer: str) -> None:
+    check(tape, program("mlp", PLAIN, optimizer=optimizer))
+
+
+@pytest.mark.parametrize("norm", sorted(NORMS))
+def test_every_norm_repeats(tape: Tape, norm: str) -> None:
+    check(tape, program("resnet", MIXED, norm=norm))
+
+
+def test_a_step_that_asks_the_host_is_told_of_and_trains_on(tape: Tape) -> None:
+    said: list[str] = []
+    whole = program("mlp", PLAIN)
+    engine = stacked.StackedEngine(replace(whole, say=said.append))
+    inner = engine._step
+
+    def asking(now: Any) -> None:
+        inner(now)
+        float(engine.weights[0, 0])
+
+    engine._step = asking  # type: ignore[method-assign]
+    engine.advance(0, STEPS, lambda s: False)
+    assert tape.recorded == 0
+    (message,) = said
+    assert "mlp cannot be recorded" in message
+    assert "when stream is capturing" in message
+    capture.CAPTURES.pop("cpu")
+    plain = stacked.StackedEngine(whole)
+    plain.advance(0, STEPS, lambda s: False)
+    assert torch.equal(engine.weights, plain.weights)
+
+
+def test_a_training_may_stop_within_a_feed(tape: Tape) -> None:
+    engine = stacked.StackedEngine(program("mlp", MIXED))
+    assert engine.advance(0, STEPS, lambda step: step >= 12)[0] == 13
+    capture.CAPTURES.pop("cpu")
+    plain = stacked.StackedEngine(program("mlp", MIXED))
+    plain.advance(0, 13, lambda step: False)
+    assert tape.repeated
+    assert torch.equal(engine.weights, plain.weights)
