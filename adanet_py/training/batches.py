@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from adanet_py.records import Scalar
 
-_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+_BITS = 0xFFFFFFFFFFFFFFFF
+_MASK = np.uint64(_BITS)
 
 
 class BatchOrder:
@@ -73,9 +74,20 @@ def hash_words(*words: npt.ArrayLike) -> npt.NDArray[np.uint64]:
     return np.asarray(mixed)
 
 
+def hash_word(*words: int) -> int:
+    """`hash_words` of single numbers, without numpy, which takes ten times as long for them."""
+    mixed = 0
+    for word in words:
+        mixed = ((mixed ^ (word & _BITS)) + 0x9E3779B97F4A7C15) & _BITS
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _BITS
+        mixed ^= mixed >> 31
+    return mixed
+
+
 def member_seed(seed: int, fold: int) -> int:
     """The seed of a candidate's member in `fold`: decides its weights and its dropout."""
-    return int(hash_words(seed, fold, 1)) & 0x7FFFFFFF
+    return hash_word(seed, fold, 1) & 0x7FFFFFFF
 
 
 def noise_starts(start: int, stop: int, layers: int, pieces: int = 1) -> npt.NDArray[np.int64]:

@@ -32,7 +32,8 @@ class Constraints:
     @classmethod
     def make(cls, parts: tuple[Part, ...], hp: Mapping[str, Tensor]) -> Constraints:
         """The constraints that these hyperparameters ask for; reads them back from the device."""
-        return cls(parts, hp, frozenset(n for n in _NAMES if bool((hp[n] > 0).any())))
+        used = (torch.stack([hp[n] for n in _NAMES]) > 0).flatten(1).any(1).tolist()
+        return cls(parts, hp, frozenset(n for n, some in zip(_NAMES, used, strict=True) if some))
 
     @property
     def clips(self) -> bool:

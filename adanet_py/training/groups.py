@@ -168,9 +168,8 @@ def _evaluate(
     before = tracks[alive[0]].curve[-1].step if tracks[alive[0]].curve else 0
     measured = {"train_loss": loss, "grad_norm": norm}
     measured |= engine.measure(units=is_due(before, step))
-    means = {
-        name: value.reshape(folds, len(alive)).mean(0).tolist() for name, value in measured.items()
-    }
+    table = torch.stack(list(measured.values())).reshape(-1, folds, len(alive)).mean(1).tolist()
+    means = dict(zip(measured, table, strict=True))
     rates = engine.rates[min(step, plan.group.steps) - 1].reshape(-1)[: len(alive)].tolist()
     epochs = step / engine.program.order.steps_per_epoch
     for i, c in enumerate(alive):

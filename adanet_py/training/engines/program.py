@@ -16,13 +16,13 @@ from adanet_py.architectures.architecture import Architecture
 from adanet_py.architectures.initialisation import initialise
 from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.perturbations import (
+    NOISE_SIZE,
     Cutmix,
     Dropout,
     InputNoise,
     Mixup,
     Noisy,
     Perturbation,
-    noise_pool,
 )
 from adanet_py.errors import SpaceError
 from adanet_py.records import Candidate, DataSpec
@@ -158,14 +158,19 @@ class Program:
 
     def used(self, candidates: Sequence[Candidate] | None = None) -> frozenset[str]:
         """The knobs that any of the candidates (default: all) has above zero."""
-        values = [
-            module_values(self.architecture, c)
-            for c in (self.candidates if candidates is None else candidates)
-        ]
+        if candidates is None:
+            return self._used
+        values = [module_values(self.architecture, c) for c in candidates]
         return frozenset(name for each in values for name, value in each.items() if value > 0)
+
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        return self.used(self.candidates)
 
     def mixer(self) -> Mixer | None:
         """How the rows of every member are mixed; None where nobody mixes."""
+        if not self.used() & {Mixup.knob, Cutmix.knob}:
+            return None
         columns = self.spec.n_numeric + len(self.spec.cardinalities)
         return Mixer.make(self.candidates, self.seeds(), self.folds, columns)
 
@@ -229,10 +234,9 @@ class Program:
     def hyperparameters(self) -> dict[str, Tensor]:
         """Every numeric hyperparameter of optimizer and loss: name -> [K, 1]."""
         rows = [numeric_values(self.optimizer, c) for c in self.candidates] * self.folds
-        return {
-            name: torch.tensor([[r[name]] for r in rows], device=self.device, dtype=self.dtype)
-            for name in rows[0]
-        }
+        columns = [[[r[name]] for r in rows] for name in rows[0]]
+        values = torch.tensor(columns, device=self.device, dtype=self.dtype)  # at once
+        return dict(zip(rows[0], values.unbind(), strict=True))
 
 
 def numeric_values(optimizer: Optimizer, candidate: Candidate) -> dict[str, float]:
@@ -285,7 +289,7 @@ def row_bytes(program: Program, module: nn.Module) -> int:
     module.train()
     for layer in perturbations(module):
         layer.on = isinstance(layer, Dropout)  # the others keep next to nothing
-    pool = noise_pool(0).to(program.device)
+    pool = torch.zeros(NOISE_SIZE, dtype=torch.uint8, device=program.device)
     for noisy in noisy_layers(module).values():
         noisy.noise = pool
     count = min(program.order.batch_size, 64)

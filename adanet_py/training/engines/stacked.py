@@ -140,7 +140,8 @@ class StackedEngine:
         self.constraints = Constraints.make(self.parts, self.hp)
         bias_decay = self.hp["bias_decay"]
         self._bias_decay = bias_decay if bool((bias_decay > 0).any()) else None
-        self._zero = frozenset(n for n, v in self.hp.items() if not bool(v.any()))
+        some = torch.stack(list(self.hp.values())).flatten(1).any(1).tolist()
+        self._zero = frozenset(n for n, used in zip(self.hp, some, strict=True) if not used)
         self._mix: dict[str, Tensor] = {}  # of the step; see `Program.mixes`
         if self.mixer is not None:
             self._mix = {n: v[0] for n, v in self.program.mixes(self.mixer, 0, 1).items()}
@@ -450,12 +451,13 @@ class StackedEngine:
 
     def snapshot(self, position: int) -> dict[str, Tensor]:
         """Weights and running buffers of one candidate: "fold/name" -> tensor (copies)."""
-        out = {}
+        out: dict[str, Tensor] = {}
         weights, buffers = self._evaluated()
         for f in range(self.program.folds):
             member = f * len(self.alive) + position
-            for name, value in (self._views(slice(None), weights) | buffers).items():
-                out[f"{f}/{name}"] = value[member].detach().clone()
+            row = weights[member].detach().clone()  # once: the parameters are views of it
+            out |= {f"{f}/{p.name}": row[p.start : p.stop].view(p.shape) for p in self.parts}
+            out |= {f"{f}/{name}": value[member].clone() for name, value in buffers.items()}
             out |= {f"{f}/{name}": value.clone() for name, value in self.constants.items()}
         return out
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from adanet_py.executors.nursery import Process
 
 COMPILER = "adanet_py.training.engines.native.warm"
-NOT_COMPILED = frozenset({"__init__.py", "engine.py", "loaded.py", "translate.py", "warm.py"})
+NOT_COMPILED = frozenset(
+    {"__init__.py", "engine.py", "loaded.py", "storage.py", "translate.py", "warm.py"}
+)
 SLOWER = "networks train on the engine 'stacked', several times slower on a CPU"
 MISSING = f"numba is not installed, so {SLOWER}: pip install 'adanet_py[native]'."
 COMPILING = (

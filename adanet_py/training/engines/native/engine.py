@@ -7,10 +7,8 @@ members take turns within a step: what one member needs stays in the cache.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from adanet_py.architectures.perturbations import byte_deviation
 from adanet_py.training.batches import noise_starts
 from adanet_py.training.engines import UnsuitedError
 from adanet_py.training.engines.feed import Places
 from adanet_py.training.engines.native import losses, updates
 from adanet_py.training.engines.native.blas import address, one_thread
+from adanet_py.training.engines.native.storage import (
+    aligned,
+    as_measured,
+    joined,
+    matrices,
+    quantiles,
+    stacked,
+)
 from adanet_py.training.engines.native.tape import Member, Space, Table
 from adanet_py.training.engines.native.training import (
     GRADIENT,
@@ -39,7 +44,7 @@ from adanet_py.training.engines.native.translate import translate
 from adanet_py.training.engines.program import Program, numeric_values
 from adanet_py.training.engines.stacked import StackedEngine
 from adanet_py.training.losses import LOSSES
-from adanet_py.training.optimizers import OPTIMIZERS, Part
+from adanet_py.training.optimizers import OPTIMIZERS
 from adanet_py.training.probe import PROBE_ROWS
 
 CALL_SECONDS = 0.1  # of training between two looks at the clock
@@ -78,14 +83,14 @@ class NativeEngine(StackedEngine):
         if self._net is None:
             self._prepare()
         k = self.weights.shape[0]
-        self.weights, self.gradient = _aligned(self.weights), _aligned(self.gradient)
+        self.weights, self.gradient = aligned(self.weights), aligned(self.gradient)
         # What compiled code changes is contiguous per member; the named tensors are views of it.
-        self._slots = _stacked(self.slots, self._slot_names, self.weights)
-        self._scalars = _joined(self.slots, self._scalar_names, self.weights)
-        self._running = _joined(self.buffers, self._running_names, self.weights)
+        self._slots = stacked(self.slots, self._slot_names, self.weights)
+        self._scalars = joined(self.slots, self._scalar_names, self.weights)
+        self._running = joined(self.buffers, self._running_names, self.weights)
         if self.averages:
-            self.averages["weights"] = _aligned(self.averages["weights"])
-            self._average_running = _joined(self.averages, self._running_names, self.weights)
+            self.averages["weights"] = aligned(self.averages["weights"])
+            self._average_running = joined(self.averages, self._running_names, self.weights)
         knobs = [self.buffers[name].double() * factor for name, factor in self._knob_names]
         self._knobs = torch.stack(knobs, 1).numpy() if knobs else np.zeros((k, 0))
         candidates = [self.program.candidates[c] for c in self.alive] * self.program.folds
@@ -94,6 +99,11 @@ class NativeEngine(StackedEngine):
         quantile = self.program.spec.quantile
         quantile = 0.5 if quantile is None else float(quantile)
         self._loss_knobs = np.array([[*(v[n] for n in LOSS_KNOBS), quantile] for v in values])
+        # Members of a fold meet the same batches.
+        self._fold_of = self._fold.tolist()
+        w, g = self.weights.numpy(), self.gradient.numpy()
+        self._members = [self._member(m, w) for m in range(k)]
+        self._states = [self._changing(m, g) for m in range(k)]
 
     def _prepare(self) -> None:
         """What stays the same while members leave."""
@@ -113,7 +123,7 @@ class NativeEngine(StackedEngine):
             room,
             edges,
             self.decayed,
-            _matrices(self.parts),
+            matrices(self.parts),
             net.members,
             losses.CODES[program.loss.name],
             updates.CODES[program.optimizer.name] if self._compiled_update else 0,
@@ -133,7 +143,7 @@ class NativeEngine(StackedEngine):
             none if program.label_weight is None else program.label_weight.reshape(-1).numpy(),
             np.array(ratio, np.float64),
             net.constants.astype(real),
-            _quantiles().astype(real),
+            quantiles().astype(real),
             np.zeros(0, np.bool_),
         )
         # What has a value per row; where all rows fit into the cache, nothing is gained by order.
@@ -151,25 +161,24 @@ class NativeEngine(StackedEngine):
             np.zeros(max(2, size) * losses.LANES, real),
         )
 
-    def _member(self, m: int, weights: Array, running: Array) -> Member:
+    def _member(self, m: int, weights: Array) -> Member:
         noise = np.zeros(0, np.uint8) if self.noise is None else self.noise[m].numpy()
-        return Member(weights[m], running[m], self._knobs[m], noise, self._loss_knobs[m])
+        return Member(weights[m], self._running[m], self._knobs[m], noise, self._loss_knobs[m])
 
-    def _changing(self, m: int) -> Changing:
-        none = self.weights.numpy()[0, :0]
+    def _changing(self, m: int, gradient: Array) -> Changing:
+        none = gradient[0, :0]
         average, running = none, none
         if self.averages:
             average = self.averages["weights"][m].numpy()
             running = self._average_running[m]
         slots, scalars = self._slots[m], self._scalars[m]
         held = self._nothing_held if self.held is None else self.held[m].numpy()
-        gradient = self.gradient[m].numpy()
-        return Changing(gradient, slots, scalars, self._hp[m], average, running, held)
+        return Changing(gradient[m], slots, scalars, self._hp[m], average, running, held)
 
     def _planned(self, start: int, stop: int) -> list[Steps]:
         """What every member needs for steps [start, stop)."""
         order = self.program.order.take(start, stop)  # [S, F, B]
-        places = noise_starts(start, stop, len(self._noisy), len(self._pieces))
+        places = self._places(start, stop)
         rates = self.rates[start:stop, :, 0].double().numpy()
         one = np.ones(stop - start)
         mixes = None if self.mixer is None else self.mixer.take(start, stop)
@@ -184,33 +193,33 @@ class NativeEngine(StackedEngine):
             if mixes is not None:
                 mixing = (
                     np.ascontiguousarray(mixes.keep[:, m]),
-                    _as_measured(mixes.share[:, m], self._space.row.dtype),
-                    _as_measured(mixes.own[:, m], self._space.row.dtype),
+                    as_measured(mixes.share[:, m], self._space.row.dtype),
+                    as_measured(mixes.own[:, m], self._space.row.dtype),
                 )
             rate = np.ascontiguousarray(rates[:, m])
-            fold = rows[int(self._fold[m])]
+            fold = rows[self._fold_of[m]]
             steps.append(Steps(fold, places, rate, *mixing, np.ascontiguousarray(shares)))
         return steps
+
+    def _places(self, start: int, stop: int) -> Array:
+        """Where the noise of steps [start, stop) begins; 0 where nobody needs any."""
+        if self.noise is None:
+            return np.zeros((stop - start, len(self._pieces), len(self._noisy)), np.int64)
+        return noise_starts(start, stop, len(self._noisy), len(self._pieces))
 
     def _run(self, start: int, stop: int, tick: Callable[[int], bool]) -> int:
         if not self._compiled_update:
             return super()._run(start, stop, tick)
-        weights, losses_ = self.weights.numpy(), self._total.numpy()
+        losses_ = self._total.numpy()
         with one_thread():
             while start < stop:
                 end = min(stop, start + self._chunk)
                 before = time.monotonic()
                 planned = self._planned(start, end)
-                own = [
-                    (self._member(m, weights, self._running), self._changing(m))
-                    for m in range(len(planned))
-                ]
                 for first, last in self._stretches(end - start):
                     part = [Steps(*(a[first:last] for a in steps)) for steps in planned]
                     for m, (table, steps) in enumerate(self._gathered(part)):
-                        member, state = own[m]
-                        call = (member, steps, state, start + first, table)
-                        losses_[m] += self._work(TRAIN, *call)
+                        losses_[m] += self._work(TRAIN, m, steps, start + first, table)
                 each = (time.monotonic() - before) / (end - start)
                 self._chunk = int(min(4096, max(1, CALL_SECONDS / max(each, 1e-6))))
                 start = end
@@ -228,20 +237,18 @@ class NativeEngine(StackedEngine):
             gradient = gradient.clone()
             self.constraints.penalise(gradient, self.weights)
         norm = gradient.norm(dim=1)
-        weights = self.weights.numpy()
         for m, steps in enumerate(self._planned(at, at + 1)):
-            member = self._member(m, weights, self._running)
-            self._work(UPDATE, member, steps, self._changing(m), at)
+            self._work(UPDATE, m, steps, at)
         return norm
 
     def _gradients(self, rows: Tensor, places: Places, total: Tensor) -> None:
-        weights, losses_ = self.weights.numpy(), total.numpy()
+        losses_ = total.numpy()
         keep = np.zeros((1, 0), np.bool_)
         one = np.ones(1)
         windows = np.array(places, np.int64).reshape(1, len(self._pieces), -1)
         batch = rows.numpy()[:, None]  # [F, 1, B]
         with one_thread():
-            for m in range(len(weights)):
+            for m in range(len(losses_)):
                 mixing = (keep, one, one)
                 if self._mix:
                     mixing = (
@@ -249,10 +256,8 @@ class NativeEngine(StackedEngine):
                         self._mix["share"][m : m + 1].double().numpy(),
                         self._mix["own"][m].double().numpy(),
                     )
-                steps = Steps(batch[int(self._fold[m])], windows, one, *mixing, one[:0])
-                member = self._member(m, weights, self._running)
-                state = self._changing(m)
-                losses_[m] += self._work(GRADIENT, member, steps, state)
+                steps = Steps(batch[self._fold_of[m]], windows, one, *mixing, one[:0])
+                losses_[m] += self._work(GRADIENT, m, steps)
         self._hold(self.gradient)
 
     def _stretches(self, steps: int) -> Iterator[tuple[int, int]]:
@@ -268,7 +273,7 @@ class NativeEngine(StackedEngine):
         folds: dict[int, tuple[Table, Array]] = {}
         out = []
         for m, steps in enumerate(members):
-            fold = int(self._fold[m])
+            fold = self._fold_of[m]
             if fold not in folds:
                 rows = steps.rows.reshape(-1)
                 taken = {n: getattr(self._table, n)[rows] for n in self._rowwise}
@@ -279,67 +284,68 @@ class NativeEngine(StackedEngine):
         return out
 
     def _work(
-        self,
-        wanted: int,
-        member: Member,
-        steps: Steps,
-        state: Changing,
-        first: int = 0,
-        table: Table | None = None,
+        self, wanted: int, m: int, steps: Steps, first: int = 0, table: Table | None = None
     ) -> float:
+        member, state = self._members[m], self._states[m]
         nothing = member.w[:0]
         own = (self._net, table or self._table, member, self._space, steps, state)
         return float(work(wanted, *own, first, nothing, nothing))
 
-    def _outputs(self, m: int, weights: Array, running: Array, rows: Array, found: Array) -> Array:
-        """Raw outputs [N, M C] of a member."""
+    def _outputs(self, members: Sequence[int], rows: Array, found: Array) -> Array:
+        """Raw outputs [k, N M C] of some members; found [k, 2 or 0] as in `forward`."""
         assert self._net is not None
-        out = np.empty(len(rows) * self._space.row.size, weights.dtype)
-        member, state = self._member(m, weights, running), self._changing(m)
+        scored, steps = self._scored_members(), _batch(rows)
         edges = np.append(np.arange(0, len(rows), self._net.room), len(rows))
         net = self._net._replace(pieces=edges)
-        work(OUTPUTS, net, self._table, member, self._space, _batch(rows), state, 0, out, found)
+        out = np.empty((len(members), len(rows) * self._space.row.size), self._space.row.dtype)
+        with one_thread():
+            for i, m in enumerate(members):
+                own = (net, self._table, scored[m], self._space, steps, self._states[m])
+                work(OUTPUTS, *own, 0, out[i], found[i])
         return out
 
     @torch.no_grad()
     def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
         """See `StackedEngine.predict`."""
         c, folds = len(self.alive), self.program.folds
-        weights, running = self._evaluated_arrays()
         implicit = self._net.members  # type: ignore[union-attr]
         parts = []
-        nothing = weights[0, :0]
-        with one_thread():
-            for f in range(folds):
-                piece = np.asarray(rows[f] if len(rows) == folds else rows[0])
-                each = [
-                    self._outputs(f * c + i, weights, running, piece, nothing) for i in range(c)
-                ]
-                raw = torch.from_numpy(np.stack(each)).view(c, len(piece), implicit, -1)
-                parts.append(self.program.scored(raw, torch.from_numpy(piece)))
+        nothing = np.zeros((c, 0), self._space.row.dtype)
+        for f in range(folds):
+            piece = np.asarray(rows[f] if len(rows) == folds else rows[0])
+            found = self._outputs(range(f * c, (f + 1) * c), piece, nothing)
+            raw = torch.from_numpy(found).view(c, len(piece), implicit, -1)
+            parts.append(self.program.scored(raw, torch.from_numpy(piece)))
+        if len(parts) == 1:
+            return parts[0]
         if len(rows) == folds:
             return torch.cat(parts, 1)
         return torch.stack(parts).mean(0)
 
-    def _evaluated_arrays(self) -> tuple[Array, Array]:
-        """Weights [K, P] and running statistics [K, Q] of what is scored."""
-        weights, _ = self._evaluated()
+    def _scored_members(self) -> list[Member]:
+        """The members with the weights and running statistics that are scored."""
+        if not self.averages and self.program.optimizer.evaluated is None:
+            return self._members
+        found = self._evaluated()[0]
+        weights = (found if found.stride(1) == 1 else aligned(found)).numpy()
         running = self._average_running if self.averages else self._running
-        return (weights if weights.stride(1) == 1 else _aligned(weights)).numpy(), running
+        pairs = zip(self._members, weights, running, strict=True)
+        return [member._replace(w=w, running=r) for member, w, r in pairs]
 
     @torch.no_grad()
     def measure(self, units: bool = True) -> dict[str, Tensor]:
         """See `StackedEngine.measure`."""
         if not units:
             return self._measured
-        weights, running = self._evaluated_arrays()
-        rows, dead = self._probe_rows.numpy(), []
-        with one_thread():
-            for m in range(len(weights)):
-                found = np.zeros(2, weights.dtype)
-                self._outputs(m, weights, running, rows[int(self._fold[m])], found)
-                dead.append(found[0] / found[1] if found[1] else np.nan)
-        return self._measured | {"dead_units": torch.tensor(dead, dtype=self.program.dtype)}
+        rows, k = self._probe_rows.numpy(), len(self._members)
+        found = np.zeros((k, 2), self._space.row.dtype)
+        c = k // len(rows)
+        for f in range(len(rows)):
+            members = range(f * c, (f + 1) * c)
+            self._outputs(members, rows[f], found[members.start : members.stop])
+        with np.errstate(invalid="ignore"):
+            dead = found[:, 0] / found[:, 1]  # 0 / 0: there are no such units
+        return self._measured | {"dead_units": torch.from_numpy(dead)}
 
 
 def _check(program: Program) -> None:
@@ -353,65 +359,8 @@ def _check(program: Program) -> None:
         raise UnsuitedError(f"the loss {name} is not compiled")
 
 
-def _as_measured(numbers: Array, real: npt.DTypeLike) -> Array:
-    """Numbers in double precision as they are after rounding, as a step that is measured has them.
-
-    Which steps are measured must not change a bit.
-    """
-    return np.ascontiguousarray(numbers.astype(real).astype(np.float64))
-
-
 def _batch(rows: Array) -> Steps:
     """The rows [N] as one batch in which nothing is disturbed."""
     one, none = np.ones(1), np.zeros((1, 0), np.bool_)
     windows = np.zeros((1, len(rows) + 1, 0), np.int64)
     return Steps(rows.reshape(1, -1), windows, one, none, one, one, one[:0])
-
-
-def _aligned(rows: Tensor) -> Tensor:
-    """The rows [K, P], each beginning at a multiple of 64 bytes.
-
-    The bits of a product may depend on where its matrices lie, and must not on who else is there.
-    """
-    store = rows.new_zeros(rows.shape[0], -(-rows.shape[1] // 16) * 16)[:, : rows.shape[1]]
-    return store.copy_(rows)
-
-
-def _stacked(tensors: dict[str, Tensor], names: Sequence[str], like: Tensor) -> Array:
-    """The named tensors [K, P] in one [K, S, P], S >= 1, of which they become views."""
-    store = like.new_zeros(like.shape[0], max(1, len(names)), like.shape[1])
-    for i, name in enumerate(names):
-        store[:, i].copy_(tensors[name])
-        tensors[name] = store[:, i]
-    return store.numpy()
-
-
-def _joined(tensors: dict[str, Tensor], names: Sequence[str], like: Tensor) -> Array:
-    """The named tensors [K, n] side by side in one [K, Q], of which they become views."""
-    count = like.shape[0]
-    store = like.new_zeros(count, sum(tensors[n].shape[1] for n in names))
-    at = 0
-    for name in names:
-        size = tensors[name].shape[1]
-        store[:, at : at + size].copy_(tensors[name])
-        tensors[name] = store[:, at : at + size]
-        at += size
-    return store.numpy()
-
-
-def _matrices(parts: Sequence[Part]) -> npt.NDArray[np.int64]:
-    """The weight matrices as compiled code reads them; see the columns in `updates`."""
-    table = []
-    for part in parts:
-        if part.decayed:
-            rows, cols = part.shape[-2:]
-            count = int(np.prod(part.shape[:-2], dtype=np.int64))
-            table.append([part.start, count, rows, cols, part.unit_axis == -1, part.head])
-    return np.array(table, np.int64).reshape(-1, 6)
-
-
-@functools.cache
-def _quantiles() -> npt.NDArray[np.float64]:
-    """What each byte stands for in input noise; as in `perturbations.InputNoise`."""
-    normal = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)])
-    return normal / byte_deviation()
