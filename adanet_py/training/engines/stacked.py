@@ -426,9 +426,9 @@ class StackedEngine:
     def select(self, keep: Sequence[int]) -> None:
         """Keep the candidates at these positions; every tensor shrinks by one index."""
         c, folds = len(self.alive), self.program.folds
-        index = torch.as_tensor([f * c + k for f in range(folds) for k in keep])
+        places = [f * c + k for f in range(folds) for k in keep]
         self.alive = [self.alive[k] for k in keep]
-        index = index.to(self.program.device)
+        index = torch.tensor(places, device=self.program.device)
         self.weights = self.weights[index]
         self.held = None if self.held is None else self.held[index]
         self.slots = {n: v[index] for n, v in self.slots.items()}
@@ -436,7 +436,7 @@ class StackedEngine:
         self.hp = {n: v[index] for n, v in self.hp.items()}
         self.rates = self.rates[:, index]
         if self.mixer is not None:
-            self.mixer = self.mixer.select(index.tolist())
+            self.mixer = self.mixer.select(places)
         if self.averages:
             self.averages = {n: v[index] for n, v in self.averages.items()}
             self._share = self._share[:, index]

@@ -42,7 +42,7 @@ def hessian(objective: Objective, parameters: Sequence[Tensor]) -> Tensor:
             for start in range(0, size, CHUNK):
                 stop = min(size, start + CHUNK)
                 rows = slopes.new_zeros(stop - start, size)
-                rows[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
+                rows.diagonal(start).fill_(1.0)
                 found = torch.autograd.grad(
                     slopes,
                     parameters,
