@@ -40,6 +40,10 @@ class Remote(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"Remote({self.held!r})"
 
+    def tolist(self) -> Any:
+        """As on a GPU, this brings the numbers to the host."""
+        return self.held.tolist()
+
     @classmethod
     def __torch_dispatch__(
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -103,11 +103,15 @@ def test_every_optimizer_trains_there(elsewhere: Elsewhere, optimizer: str) -> N
     check(elsewhere, engine, make_program(candidates, make_spec(), steps=STEPS))
 
 
+@pytest.mark.parametrize("engine", ["stacked", "separate"])
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
-def test_a_whole_job_runs_there(elsewhere: Elsewhere, tmp_path: Path, task: str) -> None:
+def test_a_whole_job_runs_there(
+    elsewhere: Elsewhere, tmp_path: Path, task: str, engine: str
+) -> None:
     """Rungs, checkpoints, scores, costs and files are those of the CPU."""
     group = Group(
-        0, make_candidates("mlp", MIXED), STEPS, rungs=(4,), keep=(2,), evaluate_every=2,
+        0, make_candidates("mlp", MIXED), STEPS,
+        rungs=(4,), keep=(2,), evaluate_every=2, engine=engine,
     )  # fmt: skip
     both = []
     for name in ("cpu", "elsewhere"):

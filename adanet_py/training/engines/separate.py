@@ -120,7 +120,8 @@ class SeparateEngine:
             if last:
                 self._measured = {n: torch.cat([e[n] for e in measured]) for n in measured[0]}
                 break
-        return done, total / (done - start), norm
+        device = self.program.device
+        return done, (total / (done - start)).to(device), norm.to(device)
 
     def _mix(self, m: int, mix: Mapping[str, Tensor]) -> Tensor | None:
         """Set how the rows of a step are mixed; the share of their own targets [1, 1]."""
