@@ -25,11 +25,11 @@ from typing import Any
 
 from adanet_py import forecast
 from adanet_py.baseline_thread import BaselineThread, baseline_result
-from adanet_py.baselines import Baseline
+from adanet_py.baselines import Baseline, names
 from adanet_py.choosing import make_choice
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller
-from adanet_py.ending import finish
+from adanet_py.ending import finish, time_an_offer
 from adanet_py.errors import AdanetError
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
 from adanet_py.fidelity import Seen
@@ -173,7 +173,11 @@ class Search:
         if self.config.ensemble == "none":
             return kept
         valid = sum(len(v) for v in self.prepared.split.valid)
-        return kept + self.kept.for_ensemble(valid * self.prepared.source.spec.n_outputs)
+        offers = min(KEPT, self.state.proposed())
+        if self.config.joining != "networks":
+            offers += len(self.config.models)
+            offers += len(names(more=True)) - 1 if self.config.joining == "any" else 0
+        return kept + self.kept.for_ensemble(valid * self.prepared.source.spec.n_outputs, offers)
 
     def left(self) -> float:
         """Seconds until training must end."""
@@ -438,6 +442,7 @@ class Search:
         result = baseline_result(baseline, self.prepared, self.folder, unit, self.config.reward)
         self.record("baseline", result.to_json())
         self.on_event({"kind": "baseline", "result": result})
+        time_an_offer(self, baseline.predictions_valid)
 
     def _save_best(self) -> None:
         """Have the saver look at what there is, if that or the second has changed since."""

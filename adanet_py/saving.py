@@ -44,7 +44,7 @@ class Saver:
     leader: Callable[[], Result | None] = lambda: None
     members: str = "networks"  # who may be the model at the end, see `may_join`
     saved: Result | None = None
-    seconds: float = 0.3  # of the last check; before one has ended a guess
+    seconds: float = 0.3  # of the longest check; before one has ended a guess
     _check: Check | None = None
     _tries: dict[str, int] = field(default_factory=dict)
     _last: float = field(default_factory=time.monotonic)
@@ -116,20 +116,31 @@ class Saver:
         if not waited:
             meanwhile()
 
-    def save_ensemble(self, grown: Grown) -> None:
-        """Put an ensemble in the place of the model if it passes the check; waits for that."""
+    def save_ensemble(
+        self, grown: Grown, until: float, meanwhile: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Put an ensemble in the place of the model if it passes the check; whether it did.
+
+        `meanwhile` is done in that time; it is waited for until `until`, by time.monotonic().
+        """
+        if self._check is not None and self._check.done():
+            self._take(self._check)
+        self.cancel()
         best = grown.members[0]
         single = self.leader()
         check = start_check(self.folder, self.prepared, best, self.own, self.nursery, grown, single)
-        if not check.done(LONGEST_CHECK):
-            check.message = f"it did not answer within {LONGEST_CHECK:.0f} s"
+        meanwhile()
+        limit = max(0.0, min(LONGEST_CHECK, until - time.monotonic()))
+        if not check.done(limit):
+            check.message = f"it did not answer within {time.monotonic() - check.started:.1f} s"
         if check.good:
             self.journal("model", accept(check))
-            return
+            return True
         check.cancel()
         difference = check.difference
         found = check.message or f"its predictions differ by {difference:.2g}"
         self.note(f"The ensemble was not saved: reloaded, {found}.")
+        return False
 
     def cancel(self) -> None:
         """Give up the running check."""
@@ -157,7 +168,7 @@ class Saver:
     def _take(self, check: Check) -> None:
         """Put a checked model in place, or say why not."""
         self._check = None
-        self.seconds = check.seconds
+        self.seconds = max(self.seconds, check.seconds)
         if check.good:
             self.journal("model", accept(check))
             self.saved = check.result

@@ -15,7 +15,7 @@ from tables import check_here, few_trees, table
 from typer.testing import CliRunner
 
 import adanet_py
-from adanet_py import baseline_thread, ensembling, saving
+from adanet_py import baseline_thread, ending, ensembling, saving
 from adanet_py.baselines import names
 from adanet_py.calibration import fold_of
 from adanet_py.cli import app
@@ -102,6 +102,36 @@ def test_one_network_alone(run, tmp_path):
     [member] = load(path).members
     assert member.candidate.id == best.candidate.id
     assert load(path).weights is None
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_with_an_ensemble_no_other_model_is_checked_at_the_end(
+    answers, tmp_path, monkeypatch, capsys
+):
+    """A check that does not answer before the deadline is given up, and the best alone is saved."""
+    checked = []
+
+    def check(folder, prepared, result, own, nursery, grown=None, beside=None):
+        checked.append("ensemble" if grown else result.candidate.id)
+        found = check_here(folder, prepared, result, own, nursery, grown, beside)
+        if grown and not answers:
+            monkeypatch.setattr(found, "done", lambda wait: False)
+            found.difference = None
+        return found
+
+    def step(saver, *arguments, late):  # as if a model were saved, and no other before the end
+        saver.saved = saver.saved or Result(Candidate("mlp"), Status.COMPLETE)
+
+    monkeypatch.setattr(saving, "start_check", check)
+    monkeypatch.setattr(saving.Saver, "step", step)
+    monkeypatch.setattr(ending, "is_better", lambda grown, metric: True)
+    options = SEARCH | {"candidates": 4}
+    found = adanet_py.search(table(rows=200), folds=1, out=tmp_path / "run", **options)
+    best = max(read_state(found.run).finished(), key=lambda r: r.reward).candidate.id
+    assert checked == (["ensemble"] if answers else ["ensemble", best])
+    assert read_state(found.run).model["candidate"] == ("ensemble" if answers else best)
+    assert ("ensemble was not saved" in capsys.readouterr().err) != answers
+    assert (tmp_path / "run" / "leaderboard.csv").is_file()
 
 
 def test_no_time_no_ensemble(run):

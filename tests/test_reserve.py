@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from adanet_py import reserve
 from adanet_py.reserve import GROUP, TABLES, Reserve
 
@@ -25,3 +27,16 @@ def test_the_longest_end_of_a_group_counts(monkeypatch):
         kept.ended(7)
     kept.ended(8)  # it never said anything
     assert kept.seconds(check=1.0) == TABLES + 2 * 2.0 + 3 * 1.0
+
+
+def test_what_an_ensemble_will_take_follows_from_what_an_offer_took():
+    kept, least = Reserve(1000.0), reserve.ENSEMBLE_SECONDS
+    assert kept.for_ensemble(cells=100, offers=20) == least
+    kept.has_weighed(0.02)
+    kept.has_weighed(0.04)
+    rounds = sum(20 - r for r in range(reserve.ROUNDS))  # offers weighed in 16 rounds
+    assert kept.for_ensemble(100, 20) == pytest.approx(2 * 0.03 * rounds)
+    assert kept.for_ensemble(100, 3) == least  # of few offers
+    kept.has_weighed(1e6)
+    assert kept.for_ensemble(100, 20) == reserve.ENSEMBLE_MOST * 1000.0
+    assert Reserve(None).for_ensemble(100, 20) == 0.0

@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,20 @@ def _show_version(value: bool) -> None:
 
         print(f"adanet_py {__version__}")
         raise typer.Exit
+
+
+def process_began() -> float:
+    """When this process began, by time.monotonic(); where the system does not tell, now."""
+    now = time.monotonic()
+    if sys.platform != "linux":
+        return now
+    try:
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rsplit(")", 1)[1].split()[19])  # since the machine was started
+    except OSError:  # no /proc here
+        return now
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return now - max(0.0, age)
 
 
 @app.callback()

@@ -16,6 +16,7 @@ from adanet_py.console import duration, print_json, reporter
 @app.command()
 @reported
 def search(
+    ctx: typer.Context,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -158,7 +159,8 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Search networks for a table and save the best as a model."""
-    began = monotonic()  # what is imported now counts as well
+    # What has been imported, and is now, counts as well.
+    began = ctx.obj or monotonic()
     from adanet_py.executors.nursery import THREADS, make_nursery
 
     for name in THREADS:  # before numpy is imported: the cores are for the workers
