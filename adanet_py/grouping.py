@@ -14,9 +14,9 @@ from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller, name_of
 from adanet_py.fidelity import Rung, Seen
 from adanet_py.folder import State
+from adanet_py.memory import fitting
 from adanet_py.own import engine_for
 from adanet_py.plan import (
-    MEMBERS,
     Workload,
     make_group,
     measured_speed,
@@ -93,7 +93,9 @@ class Grouper:
         for _ in range(PROPOSALS):
             refused = [c for c in self.refused if not c.inherits]
             seen, most = with_failures(history, refused), self._most(before)
-            asked = ask(self.controller, self.space, seen, min(MEMBERS, most), rng, self.load)
+            asked = ask(
+                self.controller, self.space, seen, min(self.load.members, most), rng, self.load
+            )
             candidates = asked.candidates
             if asked.too_large:
                 self.note(f"Not trained: {asked.too_large}", once="too large")
@@ -133,7 +135,7 @@ class Grouper:
         # A group may take as large a part of the time for children as others of that for all.
         seconds = None if self.load.seconds is None else share * self.load.seconds
         load = replace(self.load, seconds=seconds)
-        most = min(MEMBERS, self._most(before))
+        most = min(self.load.members, self._most(before))
         for _ in range(PROPOSALS):
             seen = with_failures(history, self.refused)
             candidates = ask(self.refiner, self.space, seen, most, rng, load).candidates
@@ -178,6 +180,7 @@ class Grouper:
         """How many of the candidates are trained, for how many epochs, and the speed measured."""
         left = None if self.counted else self.left()
         speed = 1.0 if self.counted else measured_speed(history, load, candidates[0])
+        most = min(most, fitting(candidates[0], load))
         members, epochs = size_group(candidates[0], load, speed, left, most, index)
         return members, epochs, speed
 

@@ -39,7 +39,7 @@ from adanet_py.journal import Journal, StorageError
 from adanet_py.member_fits import MemberFits
 from adanet_py.metrics import get_metric, to_error
 from adanet_py.own import Own
-from adanet_py.placement import count_cores, make_job
+from adanet_py.placement import Device, count_cores, make_job
 from adanet_py.plan import (
     Workload,
 )
@@ -87,7 +87,7 @@ class Search:
     controller: Controller
     journal: Journal
     state: State
-    device: str
+    device: Device
     executor: Executor
     nursery: Nursery
     on_event: OnEvent
@@ -124,6 +124,8 @@ class Search:
                 seconds=None if self.counted else self.config.time,
                 order_seed=self.config.seed,
                 fidelity=self.config.fidelity,
+                gpu=self.device.memory,
+                wanted=self.config.candidates,
             ),
             seen=Seen(partial(to_error, self.metric)),
             left=self.left,
@@ -239,7 +241,7 @@ class Search:
     @contextmanager
     def _compiled(self) -> Iterator[None]:
         """Have the fast engine ready, or on its way, before a group is planned."""
-        if self.device == "cpu":
+        if not self.device.memory:
             wait = self.counted or self.timeless
             self.native = Readiness(self.nursery, wait, self.note, lambda: self.interrupted)
         try:
@@ -288,7 +290,7 @@ class Search:
     def _submit(self, group: Group) -> None:
         seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
         bounds = self.config.reward.bounds
-        job = make_job(group, self.folder, self.prepared, self.device, self.own, bounds)
+        job = make_job(group, self.folder, self.prepared, self.device.name, self.own, bounds)
         job |= {"deadline_s": seconds, "checkpoint_s": CHECKPOINT_SECONDS}
         kill_after = None if seconds is None else seconds + max(HANGS, self.reserve)
         self.jobs[self.executor.submit(job, kill_after=kill_after)] = group

@@ -1,7 +1,8 @@
 """What cannot fit: a simple estimate of a candidate's memory, and what failures teach. No torch.
 
-The estimate only has to put candidates in order: it is compared with those of candidates that did
-not fit, never with the memory of the machine.
+The estimate puts candidates in order: it is compared with those of candidates that did not fit.
+With the memory of a GPU it is compared with much to spare, to begin with groups that fit; those
+that do not are halved (training/jobs.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from adanet_py.plan import Workload, batch_size
 from adanet_py.records import Candidate, Result, Status
 
 TELLING = (Status.OUT_OF_MEMORY, Status.INFEASIBLE)  # results that limits are learned from
+SPARE = 4.0  # times the estimate that a group may take: what it leaves out, and other processes
+MEMBER_BYTES = 1 << 20  # of a member whatever its size: its noise, its rates
 _FLOAT = 4  # bytes
 
 
@@ -34,6 +37,17 @@ def memory_estimate(candidate: Candidate, load: Workload) -> float | None:
     copies = 2 + len(load.own.optimizer(candidate.optimizer).slots)
     units = math.sqrt(layers * size)
     return _FLOAT * load.folds * (copies * size + batch_size(candidate, load) * units)
+
+
+def fitting(candidate: Candidate, load: Workload) -> int:
+    """How many candidates like this one a group may have for the GPU's memory; on a CPU any number.
+
+    At least one.
+    """
+    if not load.gpu:
+        return 1 << 30
+    estimate = memory_estimate(candidate, load) or 0.0
+    return max(1, int(load.gpu / (SPARE * (estimate + load.folds * MEMBER_BYTES))))
 
 
 @dataclass(frozen=True)

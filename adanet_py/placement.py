@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError
@@ -17,7 +17,18 @@ from adanet_py.prepare import Prepared
 from adanet_py.records import Group
 from adanet_py.reward import Bounds
 
+NO_CUDA = (
+    "Training on the CPU: there is a CUDA driver, but this build of torch finds no CUDA device."
+)
+
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Device(NamedTuple):
+    """What a run trains on, as torch calls it, and the bytes of memory a GPU has; 0: a CPU."""
+
+    name: str
+    memory: int = 0
 
 
 def make_executor(
@@ -49,27 +60,29 @@ def cuda_hinted() -> bool:
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
 
 
-def find_device(config: SearchConfig, executor: Executor, notify: OnEvent) -> str:
+def find_device(config: SearchConfig, executor: Executor, notify: OnEvent) -> Device:
     """The device to train on; ConfigError if CUDA was asked for and is not there."""
     if config.device == "cpu" or (config.device == "auto" and not cuda_hinted()):
-        return "cpu"
+        return Device("cpu")
     job = executor.submit({}, function="describe_devices")
-    found: list[str] = []
+    found: list[tuple[str, int]] = []
     while executor.unfinished:
         for event in executor.poll(1.0):
             if event.job == job and event.kind == "done":
-                found = list(event.data["cuda"])
-    if config.device == "auto":
-        return "cuda" if found else "cpu"
+                found = [(name, memory) for name, memory in event.data["cuda"]]
+    if config.device == "auto" and not found:
+        notify({"kind": "note", "message": NO_CUDA})
+        return Device("cpu")
     index = int(config.device.partition(":")[2] or 0)
     if index >= len(found):
-        listed = ", ".join(f"cuda:{i} ({n})" for i, n in enumerate(found)) or "none"
+        listed = ", ".join(f"cuda:{i} ({n})" for i, (n, _) in enumerate(found)) or "none"
         raise ConfigError(
             f"--device {config.device}: expected a CUDA device, found {listed}. Use --device cpu, "
             "or install a build of torch with CUDA and its driver."
         )
-    notify({"kind": "note", "message": f"Training on {found[index]}."})
-    return config.device
+    name, memory = found[index]
+    notify({"kind": "note", "message": f"Training on {name}."})
+    return Device("cuda" if config.device == "auto" else config.device, memory)
 
 
 def make_job(

@@ -22,7 +22,9 @@ from adanet_py.training.batches import rows_per_step
 from adanet_py.training.general import GENERAL
 from adanet_py.training.optimizers.optimizer import one_pass
 
-MEMBERS = 8  # candidates of a group, where time allows
+MEMBERS = 8  # candidates of a group on a CPU, where time allows
+GPU_MEMBERS = 64  # the most on a GPU, where a step takes about as long for many as for a few
+GROUPS = 8  # at least so many groups of candidates are made of a given number, to learn between
 ROW_EPOCHS = 6.0e5  # rows x epochs a candidate is trained for, within the bounds below
 EPOCHS = (12, 160)
 LONGER = (1.0, 4.0)  # bounds of sqrt(minutes), by which more time lengthens the training
@@ -41,7 +43,10 @@ CURVED_STEPS = (3, 30)  # steps that cost several gradients: the fewest worth a 
 
 
 class Pace(NamedTuple):
-    """What a step takes on one core before anything is measured, in seconds whatever its size."""
+    """What a step takes on one core, or the GPU, before anything is measured.
+
+    In seconds, whatever its size.
+    """
 
     shared: float  # by all members
     each: float  # of one member's gradient
@@ -52,6 +57,11 @@ PACES: dict[str, Pace] = {
     "native": Pace(0.0, 2.0e-5, 6.0e10),
     "stacked": Pace(2.0e-3, 0.0, 2.0e10),
     "separate": Pace(0.0, 1.0e-3, 2.0e10),
+}
+# Of a GPU; reckoned, not measured: some hundred launches of 2 to 3 microseconds in a recorded step.
+GPU_PACES: dict[str, Pace] = {
+    "stacked": Pace(3.0e-4, 0.0, 5.0e12),
+    "separate": Pace(0.0, 2.0e-3, 5.0e12),
 }
 
 
@@ -67,6 +77,21 @@ class Workload:
     own: Own = field(default_factory=Own)
     dense: str = "stacked"  # engine of dense networks
     fidelity: str = "none"  # how candidates are compared before their end, see fidelity.py
+    gpu: int = 0  # bytes of memory of the GPU; 0: a CPU
+    wanted: int | None = None  # candidates in all; None: as many as there is time for
+
+    def pace(self, engine: str) -> Pace:
+        """What steps take with an engine."""
+        paces = GPU_PACES if self.gpu else PACES
+        return paces.get(engine, paces["stacked"])
+
+    @property
+    def members(self) -> int:
+        """The most candidates of a group."""
+        if not self.gpu:
+            return MEMBERS
+        enough = GPU_MEMBERS if self.wanted is None else self.wanted // GROUPS
+        return min(GPU_MEMBERS, max(MEMBERS, enough))
 
 
 def step_flops(candidate: Candidate, load: Workload) -> float:
@@ -100,7 +125,7 @@ def passes(candidate: Candidate, load: Workload) -> float:
 
 def seconds_per_step(candidate: Candidate, members: float, load: Workload, speed: float) -> float:
     """Estimated seconds of a step of a group of `members` on one core."""
-    pace = PACES[engine_for(candidate, load.own, dense=load.dense)]
+    pace = load.pace(engine_for(candidate, load.own, dense=load.dense))
     flops = step_flops(candidate, load) / (pace.flops * speed)
     gradients = passes(candidate, load)
     return pace.shared + members * gradients * (load.folds * pace.each + flops)
@@ -135,11 +160,11 @@ def _speeds(results: Sequence[Result], load: Workload) -> list[float]:
         if len(ratios) == LATEST:
             break
         if result.steps and result.seconds > 0.05 and result.status.usable:
-            # What the members of a group share is counted once per `MEMBERS`: their number is not
-            # known here.
-            pace = PACES.get(result.engine, PACES["stacked"])
+            # What the members of a group share is counted once per full group: their number is
+            # not known here.
+            pace = load.pace(result.engine)
             gradients = passes(result.candidate, load)
-            overhead = pace.shared / MEMBERS + pace.each * load.folds * gradients
+            overhead = pace.shared / load.members + pace.each * load.folds * gradients
             overhead *= result.steps
             flops = step_flops(result.candidate, load) * result.steps * gradients
             busy = max(result.seconds - overhead, 0.3 * result.seconds)
@@ -212,7 +237,7 @@ def size_group(
     """
     separate = bool(load.own.optimizer(candidate.optimizer).engine)
     epochs = planned_epochs(candidate, load)
-    members = min(SEPARATE_MEMBERS if separate else MEMBERS, most)
+    members = min(SEPARATE_MEMBERS if separate else load.members, most)
     if load.seconds is None:
         return members, epochs
     share = load.seconds / SHARES if left is None else min(load.seconds / SHARES, left)

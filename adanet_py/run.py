@@ -47,7 +47,7 @@ from adanet_py.member_fits import check_members, try_members
 from adanet_py.metrics import get_metric
 from adanet_py.model import MODEL_FILE, Model, load
 from adanet_py.own import Own
-from adanet_py.placement import find_device, make_executor
+from adanet_py.placement import Device, find_device, make_executor
 from adanet_py.plan import best_of
 from adanet_py.portfolio import PRIOR, find_prior, read_portfolio, with_prior, write_portfolio
 from adanet_py.prepare import Prepared, load_prepared, prepare, read
@@ -310,7 +310,7 @@ def _prepared(
     own: Own,
     executor: Executor,
     notify: OnEvent,
-) -> tuple[Prepared, str]:
+) -> tuple[Prepared, Device]:
     """Read, check and prepare the data, or load what an interrupted run prepared; the device too.
 
     What can be wrong with the input is found before the first file that makes the folder a run.
@@ -340,7 +340,7 @@ def _go_on(
     prepared: Prepared,
     space: SearchSpace,
     controller: Any,
-    device: str,
+    device: Device,
     executor: Executor,
     nursery: Nursery,
     notify: OnEvent,
@@ -358,7 +358,7 @@ def _go_on(
         if config.time is not None:
             began = refining["began"] if refining is not None else 0.0
             deadline = started + config.time - (state.elapsed - began)
-        journal.append("resume" if journal.events else "start", {"device": device})
+        journal.append("resume" if journal.events else "start", {"device": device.name})
         notify(
             {"kind": "start", "run": str(folder), "task": prepared.task, "metric": prepared.metric}
         )

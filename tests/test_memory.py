@@ -15,7 +15,7 @@ from adanet_py import grouping
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
 from adanet_py.controllers import CONTROLLERS
-from adanet_py.memory import learn_limits, memory_estimate
+from adanet_py.memory import fitting, learn_limits, memory_estimate
 from adanet_py.own import Own
 from adanet_py.plan import Workload
 from adanet_py.proposing import TRIES, ask
@@ -50,6 +50,16 @@ def test_the_estimate_grows_with_the_network_and_the_batch(architecture, knob):
         memory_estimate(Candidate(architecture, {knob: value}), LOAD) for value in (2, 4, 8, 16)
     ]
     assert found == sorted(set(found))
+
+
+def test_a_group_is_as_large_as_the_memory_of_a_gpu_has_room_for():
+    one = Candidate("mlp", {"width": 1024, "depth": 4})
+    assert fitting(one, LOAD) > 10**6  # a CPU: the group is small anyway
+    room = [fitting(one, replace(LOAD, gpu=bytes_)) for bytes_ in (1, 2 << 30, 4 << 30)]
+    assert room[0] == 1
+    assert 1 < room[1] < 64
+    assert abs(room[2] - 2 * room[1]) <= 1
+    assert fitting(one, replace(LOAD, gpu=4 << 30, folds=5)) < room[2] // 4
 
 
 def test_the_estimate_is_that_of_weights_states_and_activations():

@@ -54,6 +54,21 @@ def test_what_is_slower_than_its_estimate_is_known_to_be_and_nothing_else_suffer
     assert plan.measured_speed(seen, load, unknown) == plan.measured_speed(seen, load)
 
 
+def test_a_gpu_trains_larger_groups_but_a_given_number_is_made_of_several() -> None:
+    load = work(rows=10_000, seconds=60.0)
+    most, on_gpu = 10**6, replace(load, gpu=80 << 30)
+    assert plan.size_group(candidate(), load, 1.0, 60.0, most)[0] == plan.MEMBERS
+    assert plan.size_group(candidate(), on_gpu, 1.0, 60.0, most)[0] == plan.GPU_MEMBERS
+    assert on_gpu.members == plan.GPU_MEMBERS
+    assert replace(on_gpu, wanted=200).members == 200 // plan.GROUPS
+    assert replace(on_gpu, wanted=20).members == plan.MEMBERS
+    # Large networks are as slow as their arithmetic there too.
+    large = candidate(width=4096, depth=8)
+    assert plan.seconds_per_step(large, 64, on_gpu, 1.0) > 10 * plan.seconds_per_step(
+        candidate(), 64, on_gpu, 1.0
+    )
+
+
 def history(seconds: float, count: int = 5) -> History:
     return History(tuple(result(seconds) for _ in range(count)))
 

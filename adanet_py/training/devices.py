@@ -11,6 +11,7 @@ import torch
 def describe(
     job: dict[str, Any], emit: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """Names of the CUDA devices that can be used."""
+    """Name and memory in bytes of every CUDA device that can be used."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return {"cuda": [torch.cuda.get_device_name(i) for i in range(count)]}
+    found = [torch.cuda.get_device_properties(i) for i in range(count)]
+    return {"cuda": [[device.name, device.total_memory] for device in found]}

@@ -93,6 +93,7 @@ class StackedEngine:
         # The weights are copied: the last module may be disturbed.
         self._row_bytes = row_bytes(program, modules[-1])
         self._pieces = program.micro_batches(self._row_bytes)
+        self._limit = ACTIVATION_BYTES.get(program.device.type, ACTIVATION_BYTES["cpu"])
         self._read(modules[0])
         self._train = modules[0].to("meta").train()
         switch(self._train, program.used())
@@ -152,9 +153,8 @@ class StackedEngine:
 
     def _make_blocks(self) -> list[Block]:
         k = self.weights.shape[0]
-        limit = ACTIVATION_BYTES.get(self.program.device.type, ACTIVATION_BYTES["cpu"])
         each = self._row_bytes * max(piece.stop - piece.start for piece in self._pieces)
-        size = max(1, min(k, limit // each))
+        size = max(1, min(k, self._limit // each))
         size = -(-k // -(-k // size))  # blocks as equal as can be
         buffers = self.buffers
         if self.noise is not None:
@@ -391,7 +391,7 @@ class StackedEngine:
         count = len(self.alive)
         shape = (count, len(rows), self.program.spec.n_outputs)
         out = torch.empty(shape, dtype=self.program.dtype)
-        size = max(64, ACTIVATION_BYTES["cpu"] // (count * self._row_bytes))
+        size = max(64, self._limit // (count * self._row_bytes))
         at = 0
         for piece in chunks(torch.as_tensor(rows, device=self.program.device), size):
             numeric, category = data.numeric[piece], data.category[piece]
@@ -411,7 +411,7 @@ class StackedEngine:
             return self._measured
         weights, buffers = self._evaluated()
         data, rows, dead = self.program.data, self._probe_rows, []
-        size = max(1, ACTIVATION_BYTES["cpu"] // (self._row_bytes * rows.shape[1]))
+        size = max(1, self._limit // (self._row_bytes * rows.shape[1]))
         with watched(self._eval) as module:
             for start in range(0, len(weights), size):
                 members = slice(start, start + size)
