@@ -31,8 +31,13 @@ TABLES = {
 }  # fmt: skip
 
 
-def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, Any]]:
-    """One search, of a time ("60s") or a number of candidates ("64"); a row for each choice."""
+def compare(
+    folder: Path, name: str, budget: str, seed: int, weight: float | None
+) -> list[dict[str, Any]]:
+    """One search, of a time ("60s") or a number of candidates ("64"); a row for each choice.
+
+    `weight` is that of the complexity in the reward; None: the default.
+    """
     from adanet_py import ending
     from adanet_py.config import SearchConfig
     from adanet_py.export import make_model
@@ -50,6 +55,7 @@ def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, A
         run = Path(scratch) / "run"
         config = SearchConfig(
             target=target, metric=metric.name, seed=seed, out=run, choose="simplest",
+            complexity_weight=weight,
             **{"candidates" if budget.isdigit() else "time": budget},
         )  # fmt: skip
         found = search(train, config=config)
@@ -70,7 +76,7 @@ def compare(folder: Path, name: str, budget: str, seed: int) -> list[dict[str, A
                 "errors_above": (error[result.candidate.id] - error[least.candidate.id]) / doubt,
                 "parameters": result.parameters, "share": result.parameters / least.parameters,
                 "latency_ms": result.latency_ms, "candidates": len(networks), "budget": budget,
-                "seed": seed,
+                "seed": seed, "weight": weight,
             })  # fmt: skip
     return rows
 
@@ -111,6 +117,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with datasets.json")
     parser.add_argument("--budget", default="60s", help="a time, or a number of candidates")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weight", type=float, help="of the complexity in the reward")
     parser.add_argument("--only", nargs="*", choices=TABLES, default=list(TABLES))
     parser.add_argument("--out", type=Path, default=Path("results/choice"))
     parser.add_argument("--append", action="store_true", help="keep the rows that are there")
@@ -118,7 +125,7 @@ def main() -> None:
     path = options.out.with_suffix(".csv")
     frame = pd.read_csv(path) if options.append and path.exists() else pd.DataFrame()
     for name in options.only:
-        rows = compare(options.data, name, options.budget, options.seed)
+        rows = compare(options.data, name, options.budget, options.seed, options.weight)
         frame = pd.concat([frame, pd.DataFrame(rows)], ignore_index=True)
         print(pd.DataFrame(rows).to_string(index=False), flush=True)
         write(frame, options.out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from adanet_py.controllers.ledger import ledger_of
 from adanet_py.records import Candidate, History, Result, Scalar
 from adanet_py.space import SearchSpace
 
-BEST, LATEST = 512, 1024  # results given of a history that is longer
+BEST, LATEST = 256, 512  # results given of a history that is longer
 
 
 class Scored(NamedTuple):
@@ -60,12 +59,11 @@ def scored(space: SearchSpace, history: History) -> Scored:
 
 def of_programs(rows: Scored) -> Scored:
     """One row per program, in order of its first candidate, with its best reward so far."""
-    best: dict[str, int] = {}
-    rewards = rows.rewards.tolist()
-    for i, candidate in enumerate(rows.candidates):
-        known = best.setdefault(candidate.family, i)
-        if rewards[i] > rewards[known] or (isnan(rewards[known]) and not isnan(rewards[i])):
-            best[candidate.family] = i
+    families = [c.family for c in rows.candidates]
+    # Rank by rank from the worst to the best, so that the last entry stands: of equals the first.
+    ranked = np.lexsort((-np.arange(len(families)), np.nan_to_num(rows.rewards, nan=-np.inf)))
+    best: dict[str, int] = dict.fromkeys(families, 0)  # in order of the first candidates
+    best.update([(families[i], i) for i in ranked.tolist()])
     return rows.take(list(best.values()))
 
 

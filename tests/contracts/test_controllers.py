@@ -296,9 +296,9 @@ def test_a_region_where_everything_fails_is_kept_away_from(name):
         else Result(c, Status.COMPLETE, reward=surface(c))
         for c in tried
     )
-    asked = [CONTROLLERS[name](SURFACE, History(results), 1, rng(i))[0] for i in range(40)]
-    # Of random ones a half is in it, 20 with a standard deviation of 3.
-    assert sum(c.architecture == "deep" for c in asked) <= 13
+    asked = [CONTROLLERS[name](SURFACE, History(results), 1, rng(i))[0] for i in range(100)]
+    # Of random ones a half is in it, 50 with a standard deviation of 5.
+    assert sum(c.architecture == "deep" for c in asked) <= 38
 
 
 CELL = load_space(
