@@ -74,7 +74,9 @@ def search(
     if isinstance(space, str | os.PathLike):
         options["space"] = space
     if "members" in options:
-        options["members"] = _members(options["members"])
+        from adanet_py.baselines.model_text import write_members
+
+        options["members"] = write_members(options["members"])
     config = SearchConfig(**options)
 
     def on_event(event: dict[str, Any]) -> None:
@@ -96,16 +98,6 @@ def search(
         types=types,
         on_event=on_event,
     )
-
-
-def _members(given: Any) -> Any:
-    """What was given, models of scikit-learn as text."""
-    from adanet_py.baselines.model_text import write_model
-
-    if isinstance(given, str):
-        return given
-    several = given if isinstance(given, list | tuple) else [given]
-    return [one if isinstance(one, str) else write_model(one) for one in several]
 
 
 def _print_note(message: str) -> None:

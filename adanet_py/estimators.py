@@ -51,6 +51,7 @@ class _AdaNet(BaseEstimator):
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "auto",
         prior: str | os.PathLike[str] | None = None,
+        members: Any = "networks",
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
@@ -71,6 +72,7 @@ class _AdaNet(BaseEstimator):
         self.space = space
         self.controller = controller
         self.prior = prior
+        self.members = members
         self.folds = folds
         self.device = device
         self.workers = workers
@@ -105,6 +107,7 @@ class _AdaNet(BaseEstimator):
         exposure: Any = None,
     ) -> None:
         """Run the search and keep `model_`, `leaderboard_` and `best_`."""
+        from adanet_py.baselines.model_text import write_members
         from adanet_py.run import search
 
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -122,6 +125,7 @@ class _AdaNet(BaseEstimator):
                 space="table" if named is None else named,
                 controller=self.controller if isinstance(self.controller, str) else "auto",
                 prior=self.prior,
+                members=write_members(self.members),
                 folds=self.folds,
                 weight=None if sample_weight is None else _WEIGHT,
                 exposure=None if exposure is None else _EXPOSURE,
@@ -182,6 +186,8 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
     """Search networks for a classification and predict with the best.
 
     Options as on the command line; `out` keeps the run folder, which is temporary otherwise.
+    `members`, who may join the ensemble, is "networks", "any", an unfitted model of scikit-learn,
+    or a list of such models and "any"; they are fitted to the places of labels in `classes_`.
     `class_weight`, of the training loss, is None, "balanced" or a dict from label to a factor above
     0; classes it does not name have the factor 1. After `fit`: `classes_`,
     `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`. Raises ValueError
@@ -207,6 +213,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "auto",
         prior: str | os.PathLike[str] | None = None,
+        members: Any = "networks",
         folds: int | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
@@ -229,6 +236,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
             space=space,
             controller=controller,
             prior=prior,
+            members=members,
             folds=folds,
             device=device,
             workers=workers,
@@ -347,7 +355,8 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
     """Search networks for a regression and predict with the best.
 
     Options as on the command line (`quantile`: the level to predict instead of the mean); `out`
-    keeps the run folder, which is temporary otherwise.
+    keeps the run folder, which is temporary otherwise. `members`, who may join the ensemble, is
+    "networks", "any", an unfitted model of scikit-learn, or a list of such models and "any".
     After `fit`: `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`.
     Raises ValueError for data that cannot be used.
     """
@@ -363,6 +372,7 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
         space: str | Path | Mapping[str, Any] | SearchSpace = "table",
         controller: Any = "auto",
         prior: str | os.PathLike[str] | None = None,
+        members: Any = "networks",
         folds: int | None = None,
         device: str = "auto",
         workers: int | None = None,
@@ -384,6 +394,7 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
             space=space,
             controller=controller,
             prior=prior,
+            members=members,
             folds=folds,
             device=device,
             workers=workers,

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from tables import check_here, few_trees
 
 from adanet_py import (
     AdaNetClassifier,
@@ -22,6 +24,7 @@ from adanet_py import (
     saving,
 )
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.baselines import run_baselines
 from adanet_py.config import REWARD_OPTIONS
 from adanet_py.own import Own
 
@@ -121,6 +124,34 @@ def test_works_inside_scikit_learns_tools():
     frame, score = _table()
     scores = cross_val_score(clone(AdaNetRegressor(**SMALL)), frame, score, cv=2)
     assert scores.shape == (2,)
+
+
+@pytest.mark.parametrize("members", ["any", "linear", ["any", "linear"]])
+def test_models_of_scikit_learn_may_be_members(members, monkeypatch):
+    models = []
+    if members != "any":
+        pytest.importorskip("skl2onnx", reason="needs the extra onnx")
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+        models = [LogisticRegression(C=0.5)]
+    given = {"any": "any", "linear": models[:1] and models[0]}.get(str(members), [*models, "any"])
+    monkeypatch.setattr(saving, "start_check", check_here)
+    monkeypatch.setattr(baseline_thread, "run_baselines", run_baselines)
+    few_trees(monkeypatch)
+    frame, score = _table(150)
+    y = np.where(score > 0, "yes", "no")
+    model = clone(AdaNetClassifier(**SMALL | {"candidates": 2}, members=given)).fit(frame, y)
+    joined = set(model.leaderboard_["architecture"])
+    assert ("extra_trees" in joined) == ("any" in members)
+    assert ("LogisticRegression" in joined) == bool(models)
+    assert model.score(frame, y) > 0.7
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(frame), model.predict_proba(frame))
+
+
+def test_a_member_that_is_no_model_is_refused():
+    frame, score = _table()
+    with pytest.raises(ValueError, match="members"):
+        AdaNetRegressor(**SMALL, members=[np.zeros(3)]).fit(frame, score)
 
 
 def test_a_space_and_a_controller_may_be_objects():

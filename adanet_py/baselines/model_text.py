@@ -85,6 +85,14 @@ def write_model(model: Any) -> str:
     return _text(model, type(model).__name__)
 
 
+def write_members(given: Any) -> Any:
+    """The option `members` as a search reads it: models of scikit-learn are their texts."""
+    if isinstance(given, str):
+        return given
+    several = given if isinstance(given, list | tuple) else [given]
+    return [one if isinstance(one, str) else write_model(one) for one in several]
+
+
 def _parse(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
