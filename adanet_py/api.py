@@ -13,10 +13,10 @@ from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError
 from adanet_py.model import Model
 from adanet_py.model import load as load_model
+from adanet_py.outcome import SearchResult
 from adanet_py.own import engine_for, make_own
 from adanet_py.proposing import check_candidate
 from adanet_py.records import Candidate, Group, Result
-from adanet_py.run import SearchResult
 from adanet_py.run import search as run_search
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import RunError, nearest
 from adanet_py.export import ENSEMBLE
 from adanet_py.folder import State, read_state
+from adanet_py.outcome import importance, leaderboard
 from adanet_py.own import Own
 from adanet_py.records import Candidate, Result, Scalar
-from adanet_py.run import importance, leaderboard
 
 if TYPE_CHECKING:
     import pandas as pd

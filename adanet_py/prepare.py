@@ -222,6 +222,11 @@ def prepare(found: _Read, folder: Path, class_weight: ClassWeight = "none") -> P
     return load_prepared(folder)
 
 
+def has_prepared(folder: Path) -> bool:
+    """Whether a run's folder holds prepared data."""
+    return (folder / "prepared.json").exists() and (folder / "cache" / "arrays.json").exists()
+
+
 def load_prepared(folder: Path) -> Prepared:
     """What `prepare` wrote."""
     about = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +17,6 @@ from adanet_py.controllers import find_controller
 from adanet_py.data.demo import load_demo
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.executors import Executor, Nursery, make_nursery
-from adanet_py.export import ENSEMBLE
 from adanet_py.folder import (
     CONFIG,
     JOURNAL,
@@ -44,62 +40,21 @@ from adanet_py.folder import (
 from adanet_py.journal import Journal, Lock, remove_leftovers
 from adanet_py.loop import Refining, Search
 from adanet_py.member_fits import check_members, try_members
-from adanet_py.metrics import get_metric
-from adanet_py.model import MODEL_FILE, Model, load
+from adanet_py.outcome import SearchResult, importance, leaderboard, outcome_of, study
 from adanet_py.own import Own
 from adanet_py.placement import Device, find_device, make_executor
-from adanet_py.plan import best_of
 from adanet_py.portfolio import PRIOR, find_prior, read_portfolio, with_prior, write_portfolio
-from adanet_py.prepare import Prepared, load_prepared, prepare, read
-from adanet_py.records import Result
+from adanet_py.prepare import Prepared, has_prepared, load_prepared, prepare, read
 from adanet_py.refine import find_moves
 from adanet_py.refine.acceptance import OBJECTIVES
 from adanet_py.replay import data_again, replay
-from adanet_py.space import SearchSpace, default_registries, load_space, with_own
+from adanet_py.space import SearchSpace, space_of
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 OnEvent = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """What a search found: `.leaderboard`, `.best`, `.model`, `.predict`, `.run`, `.summary`."""
-
-    run: Path
-    state: State
-    summary: Mapping[str, Any]
-    own: Own
-
-    @cached_property
-    def leaderboard(self) -> pd.DataFrame:
-        """One row per candidate and baseline, best first."""
-        return leaderboard(self.run)
-
-    @cached_property
-    def importance(self) -> pd.DataFrame:
-        """What each decision did, and what to change next."""
-        return importance(self.run, self.own)
-
-    @property
-    def best(self) -> Result | None:
-        """The network that was chosen, None if none was trained to a usable end."""
-        return _chosen(self.run, self.state)
-
-    @cached_property
-    def model(self) -> Model:
-        """The saved model."""
-        return load(self.run, own=self.own)
-
-    def predict(self, data: Any) -> Any:
-        """See `Model.predict`."""
-        return self.model.predict(data)
-
-    def predict_proba(self, data: Any) -> Any:
-        """See `Model.predict_proba`."""
-        return self.model.predict_proba(data)
 
 
 def search(
@@ -129,7 +84,7 @@ def search(
     own = own or Own()
     notify = on_event or (lambda event: None)
     chosen = find_controller(controller if controller is not None else config.controller)
-    searched = _space(space if space is not None else config.space, own)
+    searched = space_of(space if space is not None else config.space, own)
     name = config.controller if controller is None else ""
     folder = Path(config.out) if config.out else new_folder()
     given = data if y is None else (data, y)
@@ -152,7 +107,7 @@ def search(
                 write_portfolio(prior, folder / PRIOR)
         if read_state(folder).stopped:
             tidy(folder)
-            return _result(folder, own)
+            return outcome_of(folder, own)
         try:
             with (
                 (
@@ -191,13 +146,13 @@ def resume(
     folder = Path(run)
     described = read_described(folder)
     if read_state(folder).stopped:
-        return _result(folder, own or Own())
-    if data is None and not _has_prepared(folder):
+        return outcome_of(folder, own or Own())
+    if data is None and not has_prepared(folder):
         data = described.data.get("path")
     return search(
         data,
         config=described.config.model_copy(update={"out": str(folder)}),
-        space=_space(folder / "space.yaml", own or Own()),
+        space=space_of(folder / "space.yaml", own or Own()),
         controller=controller,
         own=own,
         on_event=on_event,
@@ -251,11 +206,6 @@ def refine_run(
     return resume(folder, data=given, own=own, on_event=on_event)
 
 
-def _space(space: Any, own: Own) -> SearchSpace:
-    registries = default_registries(own)
-    return with_own(load_space(space, registries), own, registries)
-
-
 def _demo(
     data: Any, config: SearchConfig, notify: OnEvent, described: Described | None = None
 ) -> tuple[Any, SearchConfig]:
@@ -298,10 +248,6 @@ def _check_same(
         )
 
 
-def _has_prepared(folder: Path) -> bool:
-    return (folder / "prepared.json").exists() and (folder / "cache" / "arrays.json").exists()
-
-
 def _prepared(
     folder: Path,
     about: Described,
@@ -318,7 +264,7 @@ def _prepared(
     begun = is_run(folder)
     config = about.config
     check_members(config)
-    if begun and _has_prepared(folder):
+    if begun and has_prepared(folder):
         return load_prepared(folder), find_device(config, executor, notify)
     if begun:
         about = read_described(folder)
@@ -371,7 +317,7 @@ def _go_on(
         )  # fmt: skip
         session.run()
     notify({"kind": "done", "run": str(folder)})
-    return _result(folder, own)
+    return outcome_of(folder, own)
 
 
 def _after_prior(
@@ -389,139 +335,6 @@ def _after_prior(
         )
         notify({"kind": "note", "message": words})
     return space
-
-
-def _chosen(folder: Path, state: State) -> Result | None:
-    """The network that is the model; before there is one, that with the highest reward."""
-    told = state.refining is not None or read_described(folder).config.choose != "best"
-    if state.model is not None and told:
-        saved = state.by_id.get(state.model.get("network", state.model["candidate"]))
-        if saved is not None and saved.stands:
-            return saved
-    return best_of(state.finished())
-
-
-def _result(folder: Path, own: Own) -> SearchResult:
-    state = read_state(folder)
-    prepared = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-    best = _chosen(folder, state)
-    about = None
-    if best is not None:
-        about = {
-            "id": best.candidate.id,
-            "architecture": best.candidate.architecture,
-            "optimizer": best.candidate.optimizer,
-            "schedule": best.candidate.schedule,
-            "n_params": best.parameters,
-        }
-    model = folder / MODEL_FILE
-    metric = get_metric(prepared["metric"])
-    summary = {
-        "run": str(folder),
-        "model": str(model) if model.exists() else None,
-        "task": prepared["task"],
-        "metric": metric.name,
-        "direction": "maximize" if metric.greater_is_better else "minimize",
-        "validation": best.metrics.get("validation") if best else None,
-        "audit": best.metrics.get("audit") if best else None,
-        "seconds": round(state.elapsed, 3),
-        "candidates": len(state.finished()) - sum(state.infeasible.values()),
-        "best": about,
-        "ensemble": _of_ensemble(state),
-        "costs": _costs(state, best),
-        "forecast": state.forecast,
-        "stopped": state.stopped or "interrupted",
-    }
-    return SearchResult(folder, state, summary, own)
-
-
-def _costs(state: State, best: Result | None) -> dict[str, Any]:
-    """What it costs to predict with the ensemble saved and with the best network, where measured.
-
-    Where the model is a baseline, with that too.
-    """
-    names = {} if best is None else {best.candidate.id: "single"}
-    if state.model is not None:
-        saved = state.model["candidate"]
-        names.setdefault(saved, "ensemble" if saved == ENSEMBLE else "baseline")
-    return {name: state.costs[key] for key, name in names.items() if key in state.costs}
-
-
-def _of_ensemble(state: State) -> dict[str, Any] | None:
-    """What is said of the ensemble; "saved": whether it is the model."""
-    found = state.ensemble
-    if found is None:
-        return None
-    scores = found["scores"]
-    return {
-        "members": len(found["members"]),
-        "validation": scores["ensemble"]["validation"],
-        "audit": scores["ensemble"]["audit"],
-        "mean": scores["mean"]["validation"],
-        "single": scores["single"]["validation"],
-        "alone": scores.get("alone", {}).get("validation"),  # runs of earlier versions have none
-        "saved": state.model is not None and state.model["candidate"] == ENSEMBLE,
-    }
-
-
-def leaderboard(run: str | os.PathLike[str]) -> pd.DataFrame:
-    """The leaderboard of a run: the file of a finished one, built from the journal of others."""
-    import pandas as pd
-
-    from adanet_py.tables import write_tables
-
-    folder = Path(run)
-    read_described(folder)
-    state = read_state(folder)
-    path = folder / "leaderboard.csv"
-    if not path.exists() or state.stopped is None:
-        if not _has_prepared(folder) or not state.baselines:
-            raise RunError(f"{folder} has no results yet.")
-        with tempfile.TemporaryDirectory() as scratch:
-            write_tables(folder, load_prepared(folder), state, Path(scratch))
-            return pd.read_csv(Path(scratch) / "leaderboard.csv")
-    return pd.read_csv(path)
-
-
-def importance(run: str | os.PathLike[str], own: Own | None = None) -> pd.DataFrame:
-    """What each decision of a run did, and what to change next: the columns of importance.csv.
-
-    The file of a finished run, else computed from the journal; then `own` is needed where the space
-    names objects of the user's.
-    """
-    import pandas as pd
-
-    from adanet_py.advice import IMPORTANCE_COLUMNS, importance_rows
-    from adanet_py.frames import make_frame
-
-    folder = Path(run)
-    read_described(folder)
-    state = read_state(folder)
-    path = folder / "importance.csv"
-    if path.exists() and state.stopped is not None:
-        return pd.read_csv(path)
-    own = own or Own()
-    rows = importance_rows(
-        _space(folder / "space.yaml", own), state.finished(), default_registries(own)
-    )
-    return make_frame(rows, list(IMPORTANCE_COLUMNS))
-
-
-def study(
-    run: str | os.PathLike[str],
-    out: str | os.PathLike[str] | None = None,
-    own: Own | None = None,
-) -> tuple[Path, int]:
-    """Write a run as a study of Optuna, by default study.log in its folder; file and trials.
-
-    See `study.write_study`. `own` is needed where the space names objects of the user's.
-    """
-    from adanet_py.study import write_study
-
-    folder = Path(run)
-    read_described(folder)
-    path = folder / "study.log" if out is None else Path(out)
-    return path, write_study(folder, path, _space(folder / "space.yaml", own or Own()))
 
 
 __all__ = [

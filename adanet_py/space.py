@@ -127,6 +127,12 @@ def _beside(path: Path) -> list[str]:
     return [p.name for p in found if p.suffix in (".yaml", ".yml")]
 
 
+def space_of(space: Any, own: Own) -> SearchSpace:
+    """The space that `space` describes, see `load_space`, with what is the user's own."""
+    registries = default_registries(own)
+    return with_own(load_space(space, registries), own, registries)
+
+
 def with_own(space: SearchSpace, own: Own, registries: Registries | None = None) -> SearchSpace:
     """`space` with what the user gave and it does not name.
 

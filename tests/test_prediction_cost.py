@@ -16,9 +16,9 @@ from adanet_py.data.splits import Split
 from adanet_py.ensembling import HeldOut, Options, grow_ensemble
 from adanet_py.folder import PROBE, State, read_state
 from adanet_py.leaderboard import ranked
+from adanet_py.outcome import outcome_of
 from adanet_py.prediction_cost import costs
 from adanet_py.regrow import model_of
-from adanet_py.run import _result
 
 
 class Slow:
@@ -108,8 +108,8 @@ def test_the_summary_tells_the_costs_of_what_was_measured(run, monkeypatch):
             state = read_state(folder)
             return replace(state, model={"candidate": saved}, costs=measured)
 
-        monkeypatch.setattr("adanet_py.run.read_state", read)
-        return _result(run, adanet_py.run.Own()).summary["costs"]
+        monkeypatch.setattr("adanet_py.outcome.read_state", read)
+        return outcome_of(run, adanet_py.run.Own()).summary["costs"]
 
     assert with_costs(best, {best: one, "other": one}) == {"single": one}
     both = {best: one, "ensemble": one}
