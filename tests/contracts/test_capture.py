@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -123,3 +126,85 @@ def test_a_training_may_stop_within_a_feed(tape: Tape) -> None:
     plain.advance(0, 13, lambda step: False)
     assert tape.repeated
     assert torch.equal(engine.weights, plain.weights)
+
+
+class FakeCuda:
+    """The names of torch.cuda that recording uses; writes down what is asked of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        calls = self.calls
+
+        class Stream:
+            def __init__(self, device: Any = None) -> None:
+                self.name = "own" if device is not None else "outer"
+
+            def wait_stream(self, other: Stream) -> None:
+                calls.append(f"{self.name} waits for {other.name}")
+
+        class CUDAGraph:
+            def capture_begin(self, *, capture_error_mode: str) -> None:
+                assert not gc.isenabled()
+                calls.append(f"begin {capture_error_mode}")
+
+            def capture_end(self) -> None:
+                calls.append("end")
+                if "step fails" in calls:
+                    raise RuntimeError("capture was invalidated")
+
+            def replay(self) -> None:
+                calls.append("replay")
+
+        class Event:
+            def record(self, stream: Stream) -> None:
+                calls.append(f"mark {stream.name}")
+
+            def synchronize(self) -> None:
+                calls.append("wait for a mark")
+
+        for made in (Stream, CUDAGraph, Event):
+            monkeypatch.setattr(torch.cuda, made.__name__, made)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        capture._stream.cache_clear()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    yield FakeCuda(monkeypatch)
+    capture._stream.cache_clear()
+
+
+CUDA = torch.device("cuda", 0)
+
+
+def test_a_cuda_graph_is_captured_on_a_stream_of_its_own(fake: FakeCuda) -> None:
+    replay = capture.CudaGraphs().record(lambda: fake.calls.append("step"), CUDA)
+    assert fake.calls == [
+        "own waits for outer", "begin thread_local", "step", "end", "outer waits for own",
+    ]  # fmt: skip
+    assert gc.isenabled()
+    replay()
+    assert fake.calls[-1] == "replay"
+
+
+def test_a_capture_that_fails_ends_and_tells_the_first_error(fake: FakeCuda) -> None:
+    def step() -> None:
+        fake.calls.append("step fails")
+        raise RuntimeError("operation not permitted")
+
+    with pytest.raises(RuntimeError, match="operation not permitted"):
+        capture.CudaGraphs().record(step, CUDA)
+    assert fake.calls[-1] == "end"
+    assert gc.isenabled()
+
+
+def test_the_host_is_never_far_ahead_of_a_gpu(fake: FakeCuda) -> None:
+    backlog = capture.Backlog(CUDA)
+    for _ in range(capture.AHEAD + 3):
+        backlog.wait()
+    assert fake.calls.count("mark outer") == capture.AHEAD + 3
+    assert fake.calls.count("wait for a mark") == 3
+    still = capture.Backlog(torch.device("cpu"))
+    still.wait()
+    assert len(fake.calls) == capture.AHEAD + 6
