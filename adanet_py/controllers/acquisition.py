@@ -11,7 +11,7 @@ parallelize optimization"), so that a batch spreads.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -145,23 +145,26 @@ def _has(points: Floats, columns: Places, codes: Floats) -> bool:
 
 
 class Search:
-    """The next points to try, by a model made of the points `known` whose rewards are."""
+    """The next points to try, by a model made of the points `known` whose rewards are.
+
+    `means` are those of the model at these, in order.
+    """
 
     def __init__(
         self,
         columns: Columns,
         model: Model,
         known: Tried,
+        means: Floats,
         effort: Effort,
         rng: np.random.Generator,
     ) -> None:
         self._points, self._model, self._effort, self._rng = points_of(columns), model, effort, rng
-        self._taken = set(self._points.keys(known.points).tolist())
+        self._taken, self._known = self._points.keys(known.points), len(known.points)
         pending = np.isnan(known.rewards)
         done, self._assumed = known.points[~pending], known.points[pending]
-        mean = model.at(done).mean
-        self._best = float(mean.max())
-        self._bases = done[np.argsort(-mean, kind="stable")[: effort.bases]]
+        self._best = float(means.max())
+        self._bases = done[np.argsort(-means, kind="stable")[: effort.bases]]
         self._pools: dict[bytes, _Pool] = {}
 
     def next(self, given: Floats) -> Floats | None:
@@ -169,62 +172,77 @@ class Search:
         key = given.tobytes()
         if key not in self._pools:
             self._pools[key] = self._pool(given)
-        pool = self._pools[key]
-        place = pool.best(self._taken, self._best)
-        if place is None:
-            return None
-        self._taken.add(float(pool.keys[place]))
-        self._assumed = np.vstack([self._assumed, pool.points[place]])
-        return pool.points[place]
+        while (point := self._pools[key].next()) is not None:
+            name = self._points.keys(point[None])
+            if name not in self._taken[self._known :]:  # of another pool
+                self._taken = np.append(self._taken, name)
+                self._assumed = np.vstack([self._assumed, point])
+                break
+        return point
 
     def _pool(self, given: Floats) -> _Pool:
-        """Points that have what is `given`, with beliefs about them."""
+        """New points that have what is `given`, with beliefs about them."""
         points, rng, effort = self._points, self._rng, self._effort
         model = self._model.assume(self._assumed) if len(self._assumed) else self._model
         drawn = points.draw(effort.drawn, rng)
+        pool, met = _Pool(self._best), self._taken
+
+        def add(found: Floats) -> bool:
+            nonlocal met
+            keys, first = np.unique(np.concatenate([met, points.keys(found)]), return_index=True)
+            new = first[first >= len(met)] - len(met)
+            met = keys
+            if len(new):
+                pool.add(found[new], model.at(found[new]))
+            return len(new) > 0
+
+        def near(bases: Floats) -> Floats:
+            return points.change(np.repeat(bases, effort.changes, axis=0), given, drawn, rng)
+
         bases = points.move_to(given, self._bases, drawn)
-        near = points.change(np.repeat(bases, effort.changes, axis=0), given, drawn, rng)
-        found = np.vstack([points.finish(drawn.copy(), given), near])
-        keys, first = np.unique(points.keys(found), return_index=True)
-        found, beliefs, scores = found[first], [], []
-        every = found, keys
-        for _ in range(effort.rounds + 1):
-            beliefs.append(model.at(found))
-            mean, variance = beliefs[-1].mean, beliefs[-1].variance
-            scores.append(log_expected_improvement(mean, variance, self._best))
-            if len(scores) > effort.rounds:
-                break
-            order = np.argsort(-np.concatenate(scores), kind="stable")
-            top = every[0][order[: effort.nearest]]
-            near = points.change(np.repeat(top, effort.changes, axis=0), given, drawn, rng)
-            both = np.concatenate([every[1], points.keys(near)])
-            keys, first = np.unique(both, return_index=True)
-            new = first >= len(every[1])
-            if not new.any():
-                break
-            found = near[first[new] - len(every[1])]
-            every = np.vstack([every[0], found]), np.concatenate([every[1], keys[new]])
-        return _Pool(*every, beliefs[0].join(beliefs[1:]), np.concatenate(scores))
+        more = add(np.vstack([points.finish(drawn.copy(), given), near(bases)]))
+        for _ in range(effort.rounds):
+            more = more and add(near(pool.top(effort.nearest)))
+        return pool
 
 
 class _Pool:
-    """Points [m, D] with their keys [m], beliefs about them and their `scores` [m] so far."""
+    """Points with beliefs about them, ranked by their expected improvement on `best`."""
 
-    def __init__(self, points: Floats, keys: Floats, beliefs: Beliefs, scores: Floats) -> None:
-        self.points, self.keys, self._beliefs, self._scores = points, keys, beliefs, scores
+    def __init__(self, best: float) -> None:
+        self._best, self._points = best, np.empty((0, 0))
+        self._beliefs: list[Beliefs] = []  # of the points in order
+        self._scores: Floats = np.empty(0)
         self._last: int | None = None  # what was chosen, and is to be assumed before the next
 
-    def best(self, taken: Container[float], best: float) -> int | None:
-        """The place of the point of largest expected improvement on `best` that is not taken."""
+    def add(self, points: Floats, beliefs: Beliefs) -> None:
+        """More points [m, D], before any is chosen."""
+        self._points = np.vstack([self._points, points]) if self._beliefs else points
+        self._beliefs.append(beliefs)
+        self._scores = np.append(self._scores, self._score(beliefs))
+
+    def top(self, count: int) -> Floats:
+        """The best so many points."""
+        return self._points[np.argsort(-self._scores, kind="stable")[:count]]
+
+    def next(self) -> Floats | None:
+        """The best point [D] as if those before had been measured at their means; None: no more."""
         if self._last is not None:
-            self._beliefs.assume(self._last)
-            mean, variance = self._beliefs.mean, self._beliefs.variance
-            self._scores = log_expected_improvement(mean, variance, best)
-        for place in np.argsort(-self._scores, kind="stable").tolist():
-            if self.keys[place] not in taken:
-                self._last = place
-                return int(place)
-        return None
+            gone = np.isneginf(self._scores)
+            joined = self._beliefs[0].join(self._beliefs[1:])
+            joined.assume(self._last)
+            self._beliefs, self._scores = [joined], self._score(joined)
+            self._scores[gone] = -np.inf
+        place = int(self._scores.argmax()) if len(self._scores) else 0
+        if place == len(self._scores) or self._scores[place] == -np.inf:
+            return None
+        self._last = place
+        self._scores[place] = -np.inf  # not again
+        point: Floats = self._points[place]
+        return point
+
+    def _score(self, beliefs: Beliefs) -> Floats:
+        return log_expected_improvement(beliefs.mean, beliefs.variance, self._best)
 
 
 def transformed(rewards: Floats) -> Floats:

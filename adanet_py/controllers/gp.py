@@ -35,7 +35,9 @@ from adanet_py.space import SearchSpace
 REMEMBERED = 256  # results a posterior is computed from
 FITTED = 200  # results hyperparameters are fitted to
 GROWTH = 1.25  # of the number of results at which hyperparameters are fitted anew
-EFFORT = Effort(drawn=300, bases=20, rounds=3, nearest=10, changes=15)
+FEW = 4  # proposals of a call; fewer get `ALONE`, others share `TOGETHER`
+ALONE = Effort(drawn=64, bases=8, rounds=1, nearest=8, changes=12)
+TOGETHER = Effort(drawn=300, bases=20, rounds=3, nearest=10, changes=15)
 _KEPT = 64  # fits remembered of a space
 
 
@@ -61,8 +63,10 @@ def propose(
     features = features_of(columns)
     x = features(known.points[done])
     kernel = kernel_of(features, hyperparameters(space, history))
-    model = Process(features, posterior_of(kernel, x, known.rewards[done]))
-    return propose_by(Search(columns, model, known, EFFORT, rng), space, history, n, rng)
+    posterior = posterior_of(kernel, x, rewards := known.rewards[done])
+    means, model = posterior.smoothed(rewards), Process(features, posterior)
+    effort = ALONE if n < FEW else TOGETHER
+    return propose_by(Search(columns, model, known, means, effort, rng), space, history, n, rng)
 
 
 class Process(NamedTuple):

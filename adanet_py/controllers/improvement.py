@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from adanet_py.controllers.columns import Floats
 
-_NEAR, _FAR = -1.0, -1e3  # z at which one way to compute it ends and the next begins
+_ROOT_HALF, _ROOT_HALF_PI = math.sqrt(0.5), math.sqrt(math.pi / 2.0)
+_LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
+_FAR, _BEYOND = -1e3, 37.0  # z below and above which a limit is as good
 
 
 def log_expected_improvement(mean: Floats, variance: Floats, best: float) -> Floats:
@@ -16,16 +20,20 @@ def log_expected_improvement(mean: Floats, variance: Floats, best: float) -> Flo
     that it is exact where the improvement is far below the least number (Ament et al. 2023,
     "Unexpected improvements to expected improvement", arXiv 2310.20708, section 4.1).
     """
-    from scipy.special import erfcx, ndtr
+    from scipy.special import erfcx
 
     deviation = np.sqrt(variance)
     z = (mean - best) / deviation
-    log_phi = -0.5 * z * z - 0.5 * np.log(2.0 * np.pi)
-    near = np.maximum(z, _NEAR)
-    direct = np.log(np.exp(-0.5 * near * near) / np.sqrt(2.0 * np.pi) + near * ndtr(near))
-    # phi + z Phi = phi (1 - |z| Phi / phi), of which the ratio is sqrt(pi/2) erfcx(|z| / sqrt2)
-    a = -np.clip(z, _FAR, _NEAR)
-    middle = log_phi + np.log1p(-a * np.sqrt(np.pi / 2.0) * erfcx(a / np.sqrt(2.0)))
-    far = log_phi - 2.0 * np.log(-np.minimum(z, _FAR))  # its limit
-    out: Floats = np.where(z > _NEAR, direct, np.where(z > _FAR, middle, far))
-    return out + np.log(deviation)
+    # phi + z Phi = phi (1 + z Phi / phi), of which the ratio is sqrt(pi/2) erfcx(-z / sqrt2)
+    inner = np.clip(z, _FAR, _BEYOND)
+    out: Floats = np.log1p(inner * (_ROOT_HALF_PI * erfcx(inner * -_ROOT_HALF)))
+    inner *= inner
+    inner *= 0.5
+    out -= inner
+    out -= _LOG_ROOT_2PI
+    if (far := z < _FAR).any():
+        out[far] = -0.5 * z[far] ** 2 - _LOG_ROOT_2PI - 2.0 * np.log(-z[far])
+    if (beyond := z > _BEYOND).any():
+        out[beyond] = np.log(z[beyond])
+    out += np.log(deviation)
+    return out

@@ -84,17 +84,11 @@ class Points:
         m, width = points.shape
         active = ~np.isnan(points) & self._free & np.isnan(given)
         out = self._filled(points, drawn)
-        order = np.where(active, rng.random((m, width)), 2.0)
+        order = np.where(active, rng.random((m, width)), 2.0).argsort(axis=1)
         changes = np.minimum(rng.geometric(1.0 - _AGAIN, size=m), active.sum(axis=1))
-        chosen: list[tuple[Places, Places]] = []
-        for k in range(int(changes.max(initial=0))):
-            rows = np.flatnonzero(changes > k)
-            columns = order[rows].argmin(axis=1)  # the next of the order, which few look far into
-            order[rows, columns] = 3.0
-            chosen.append((rows, columns))
-        if chosen:
-            rows, columns = (np.concatenate(part) for part in zip(*chosen, strict=True))
-            out[rows, columns] = self._moved(out[rows, columns], columns, rng)
+        rows, places = np.nonzero(np.arange(width) < changes[:, None])
+        columns = order[rows, places]
+        out[rows, columns] = self._moved(out[rows, columns], columns, rng)
         return self.finish(out, given)
 
     def _moved(self, old: Floats, columns: Places, rng: np.random.Generator) -> Floats:

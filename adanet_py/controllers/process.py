@@ -15,8 +15,10 @@ as fast as solving triangular systems, and the noise keeps it well conditioned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,17 +39,42 @@ class Kernel:
 
     def between(self, a: Floats, b: Floats) -> Floats:
         """Covariances [n, m] of the features [n, F] and [m, F], without noise."""
-        out: Floats | None = None
-        for part, scale in zip(self.parts(), self.scales, strict=True):
-            if scale:
-                root = np.sqrt(5.0 * self.weights[part])
-                squared = squared_distances(a[:, part] * root, b[:, part] * root)
-                found = matern(squared, scale)
-                out = found if out is None else np.add(out, found, out=out)
-        if out is None:
-            return np.full((len(a), len(b)), CONSTANT)
-        out += CONSTANT
+        return self.from_rows(self.rows(a), b)
+
+    def rows(self, features: Floats) -> tuple[Floats, ...]:
+        """What points with features [n, F] are in the product that gives squared distances."""
+        out = []
+        for part, root in self._roots:
+            scaled = features[:, part] * root
+            n, width = scaled.shape
+            row = np.ones((n, width + 2))
+            np.multiply(scaled, -2.0, out=row[:, :width])
+            np.einsum("ij,ij->i", scaled, scaled, out=row[:, width])
+            out.append(row)
+        return tuple(out)
+
+    def from_rows(self, rows: tuple[Floats, ...], features: Floats) -> Floats:
+        """Covariances [n, m] of points with `rows` and points with features [m, F]."""
+        out = np.full((len(rows[0]), len(features)), CONSTANT)
+        for row, (part, root), scale in zip(rows, self._roots, self._sizes, strict=True):
+            scaled = features[:, part] * root
+            m, width = scaled.shape
+            column = np.ones((m, width + 2))
+            column[:, :width] = scaled
+            np.einsum("ij,ij->i", scaled, scaled, out=column[:, width + 1])
+            squared = row @ column.T
+            out += matern(np.maximum(squared, 0.0, out=squared), scale)
         return out
+
+    @cached_property
+    def _roots(self) -> list[tuple[slice, Floats]]:
+        """The parts that there are, and what their features are multiplied by."""
+        parts = zip(self.parts(), self.scales, strict=True)
+        return [(part, np.sqrt(5.0 * self.weights[part])) for part, scale in parts if scale]
+
+    @cached_property
+    def _sizes(self) -> list[float]:
+        return [scale for scale in self.scales if scale]
 
     @property
     def variance(self) -> float:
@@ -73,7 +100,7 @@ def matern(squared: Floats, scale: float) -> Floats:
     squared *= 1.0 / 3.0
     squared += r
     squared += 1.0
-    np.subtract(np.log(scale), r, out=r)
+    np.subtract(math.log(scale), r, out=r)
     squared *= np.exp(r, out=r)
     return squared
 
@@ -96,21 +123,30 @@ class Posterior:
 
     def __init__(self, kernel: Kernel, features: Floats, inverse: Floats, solved: Floats) -> None:
         self.kernel, self._features = kernel, features
-        self._inverse, self._solved = inverse, solved
+        self._rows, self._inverse, self._solved = kernel.rows(features), inverse, solved
 
     def at(self, features: Floats) -> Beliefs:
         """Beliefs about the points with these features [m, F]."""
-        cross = self.kernel.between(self._features, features)
+        cross = self.kernel.from_rows(self._rows, features)
         half = self._inverse @ cross
         variance = self.kernel.variance - np.einsum("ij,ij->j", half, half)
         return Beliefs(self.kernel, features, self._solved @ cross, variance, half)
+
+    def smoothed(self, rewards: Floats) -> Floats:
+        """The means [n] at the points given, whose rewards are `rewards`.
+
+        As the covariance K with noise on its diagonal takes what is solved to the rewards, K
+        without it takes it to the rewards less the noise times what is solved.
+        """
+        out: Floats = rewards - self.kernel.noise * self._solved
+        return out
 
     def assume(self, features: Floats) -> Posterior:
         """The same means, with the variances after measuring points with these features [m, F]."""
         if not len(features):
             return self
         old, n, m = self._inverse, len(self._features), len(features)
-        half = old @ self.kernel.between(self._features, features)  # [n, m]
+        half = old @ self.kernel.from_rows(self._rows, features)  # [n, m]
         left = self.kernel.between(features, features) - half.T @ half
         left[np.diag_indices(m)] += self.kernel.noise
         inverse = np.zeros((n + m, n + m))

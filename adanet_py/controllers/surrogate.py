@@ -47,8 +47,9 @@ def propose(
     if len(x) < STARTS or (x == x[0]).all():  # nothing to split on
         return explore(space, history, n, rng)
     forest = Forest(x, known.rewards[done], rng)
+    means, _ = forest.at(forest.leaves(x))
     model = Trees(features, forest, forest.leaves(x[:0]))
-    return propose_by(Search(columns, model, known, EFFORT, rng), space, history, n, rng)
+    return propose_by(Search(columns, model, known, means, EFFORT, rng), space, history, n, rng)
 
 
 @dataclass(frozen=True)
