@@ -13,6 +13,9 @@ import numpy as np
 
 LOG_RANGE = (-3.0, 3.0)  # of log temperature
 _TOLERANCE = 1e-7  # of log temperature
+# The same where a loss is followed while a network trains: at its minimum it is good to the square.
+_FOLLOWING = 1e-4
+_EPS = float(np.finfo(np.float64).eps)
 _STEPS = 100
 
 
@@ -29,6 +32,31 @@ def fit_temperature(
     """
     margin, weight = _flat(logits, y, weight)
     return _fit(margin, weight, start)
+
+
+def followed_loss(
+    logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None, start: float
+) -> tuple[float, float]:
+    """The log loss at the temperature fitted from `start` on, and that temperature.
+
+    Arguments as of `fit_temperature`; the loss is the metric of that name, clipped as that is. NaN
+    without a row or weight.
+    """
+    margin, weight = _flat(logits, y, weight)
+    t = _fit(margin, weight, start, _FOLLOWING)
+    if margin.shape[1] == 0 or (weight is not None and not np.any(weight)):
+        return float("nan"), t
+    if len(margin) == 1:
+        scaled = margin[0] / t
+        rows = np.maximum(scaled, 0.0) + np.log1p(np.exp(-np.abs(scaled)))
+    else:
+        top = margin.max(axis=0)
+        scaled = margin - top
+        scaled /= t
+        rows = np.log(np.exp(scaled, out=scaled).sum(axis=0))
+        rows += top / t
+    rows = np.clip(rows, -np.log1p(-_EPS), -np.log(_EPS))
+    return float(np.average(rows, weights=weight)), t
 
 
 def _flat(
@@ -49,12 +77,15 @@ def _margins(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     if z.shape[1] == 1:
         return np.where(y == 1, -z[:, 0], z[:, 0])[None]
-    margin = z.T - z[np.arange(len(z)), y]
+    margin = np.empty(z.shape[::-1])  # or numpy would lay it out as z is
+    np.subtract(z.T, z[np.arange(len(z)), y], out=margin)
     return margin[1 - y, np.arange(len(z))][None] if len(margin) == 2 else margin
 
 
-def _fit(margin: np.ndarray, weight: np.ndarray | None, start: float) -> float:
-    """`fit_temperature` from margins [C, N]."""
+def _fit(
+    margin: np.ndarray, weight: np.ndarray | None, start: float, tolerance: float = _TOLERANCE
+) -> float:
+    """`fit_temperature` from margins [C, N]; the last step is no longer than `tolerance`."""
     if margin.shape[1] == 0 or not np.isfinite(margin).all():
         return 1.0
     w = np.ones(margin.shape[1]) if weight is None else np.asarray(weight, dtype=np.float64)
@@ -63,9 +94,11 @@ def _fit(margin: np.ndarray, weight: np.ndarray | None, start: float) -> float:
     if not margin.any():
         return 1.0
     low, high = (-LOG_RANGE[1], -LOG_RANGE[0])  # bracket of log(1/T)
+    top = margin.max(axis=0) if len(margin) > 1 else margin[0]
+    below = margin - top if len(margin) > 1 else margin
     b = float(np.clip(-np.log(start), low, high))
     for i in range(_STEPS):
-        slope, bend = _derivatives(margin, w, b)
+        slope, bend = _derivatives(below, top, w, b)
         if slope == 0:
             break
         low, high = (low, b) if slope > 0 else (b, high)
@@ -73,27 +106,34 @@ def _fit(margin: np.ndarray, weight: np.ndarray | None, start: float) -> float:
         # Newton crawls where every row is right and the minimum lies at the end of the range.
         crawling = i >= 8 and i % 2 == 1
         new = (low + high) / 2 if crawling or not low < b + step < high else b + step
-        if abs(new - b) < _TOLERANCE:
+        if abs(new - b) < tolerance:
             return float(np.exp(-new))
         b = new
     return float(np.exp(-b))
 
 
-def _derivatives(margin: np.ndarray, weight: np.ndarray, b: float) -> tuple[float, float]:
-    """First and (positive part of the) second derivative of the mean loss by b = log(1/T)."""
-    scaled = margin * np.exp(b)
+def _derivatives(
+    below: np.ndarray, top: np.ndarray, weight: np.ndarray, b: float
+) -> tuple[float, float]:
+    """First and (positive part of the) second derivative of the mean loss by b = log(1/T).
+
+    Margins [C, N] are below + top [N], their largest; of two classes there is one, and top is not
+    read.
+    """
+    scaled = below * np.exp(b)
     if len(scaled) == 1:
         mean = _sigmoid(scaled[0]) * scaled[0]
-        square = mean * scaled[0]
+        variance = mean * (scaled[0] - mean)
     else:
-        p = np.exp(scaled - scaled.max(axis=0))
-        p /= p.sum(axis=0)
+        p = np.exp(scaled)
+        total = p.sum(axis=0)
         p *= scaled
-        mean = p.sum(axis=0)
+        shifted = p.sum(axis=0) / total
         p *= scaled
-        square = p.sum(axis=0)
+        variance = p.sum(axis=0) / total - shifted**2
+        mean = shifted + top * np.exp(b)
     slope = float(weight @ mean / weight.sum())
-    bend = float(weight @ (square - mean**2) / weight.sum())
+    bend = float(weight @ variance / weight.sum())
     return slope, bend + max(slope, 0.0)
 
 
@@ -124,7 +164,7 @@ def cross_fitted(
     for k in range(folds):
         others = np.repeat(fold != k, labels)
         w = None if weight is None else np.asarray(weight)[others]
-        out[fold == k] = _fit(margin[:, others], w, start)
+        out[fold == k] = _fit(margin.compress(others, axis=1), w, start)
     return out
 
 

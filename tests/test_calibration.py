@@ -8,7 +8,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from adanet_py.calibration import LOG_RANGE, cross_fitted, fit_temperature, probabilities
+from adanet_py.calibration import (
+    LOG_RANGE,
+    cross_fitted,
+    fit_temperature,
+    followed_loss,
+    probabilities,
+)
 
 
 def _sample(seed, n=500, classes=4, true_temperature=2.5):
@@ -37,6 +43,27 @@ def test_finds_the_minimum_a_general_optimiser_finds(classes, true_temperature, 
     )  # fmt: skip
     assert _loss(logits, y, found, w) <= best.fun + 1e-12
     assert np.log(found) == pytest.approx(best.x, abs=1e-4)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("start", [0.3, 1.0, 2.4])
+@pytest.mark.parametrize("classes", [2, 4, 26])
+def test_the_loss_that_is_followed_is_that_of_scikit_learn(classes, start, weighted):
+    logits, y, weight = _sample(classes, 500, classes)
+    w = weight if weighted else None
+    found, t = followed_loss(logits.astype(np.float32), y, w, start)
+    assert found == pytest.approx(_loss(logits.astype(np.float32), y, t, w), rel=1e-12)
+    least = _loss(logits, y, fit_temperature(logits, y, w), w)
+    assert found == pytest.approx(least, rel=1e-7)
+    # Far off and sure of it, it is clipped as the metric is.
+    worst, t = followed_loss(1e4 * np.eye(classes)[(y + 1) % classes], y, w, start)
+    wrong = 1e4 * np.eye(classes)[(y + 1) % classes]
+    assert worst == pytest.approx(_loss(wrong, y, t, w), rel=1e-12)
+
+
+def test_a_loss_of_nothing_is_not_a_number():
+    assert np.isnan(followed_loss(np.zeros((0, 3)), np.zeros(0, int), None, 1.0)[0])
+    assert np.isnan(followed_loss(np.zeros((2, 3)), np.zeros(2, int), np.zeros(2), 1.0)[0])
 
 
 def test_recovers_the_temperature_the_logits_were_multiplied_by():

@@ -35,7 +35,7 @@ def _curve(
     positive: np.ndarray, value: np.ndarray, weight: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weight of true and of false positives at each distinct threshold, from strict to lenient."""
-    order = np.argsort(value, kind="stable")[::-1]
+    order = np.argsort(value)[::-1]  # ties end at the same threshold, whatever their order
     value, hit = value[order], positive[order].astype(np.float64)
     w = np.ones(len(hit)) if weight is None else weight[order].astype(np.float64)
     last = np.r_[np.flatnonzero(np.diff(value)), len(value) - 1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adanet_py.calibration import cross_fitted, fit_temperature
+from adanet_py.calibration import cross_fitted, fit_temperature, followed_loss
 from adanet_py.intervals import standard_errors
 from adanet_py.metrics import Metric, get_metric, score, to_error
 from adanet_py.outputs import in_own_unit, predictions
@@ -73,7 +73,11 @@ class Scorer:
         The one temperature is fitted on the scored rows themselves, which is cheap and moves the
         value by far less than the differences that matter there.
         """
-        t = self.temperature(outputs, start) if self.metric.calibrated else start
+        if not self.metric.calibrated:
+            return self(outputs, start), start
+        if self.metric.name == "log_loss" and np.isfinite(outputs).all():
+            return followed_loss(outputs, self.y, self.weight, start)
+        t = self.temperature(outputs, start)
         return self(outputs, t), t
 
     def doubt(self, outputs: Sequence[np.ndarray], temperatures: Sequence[float]) -> float:

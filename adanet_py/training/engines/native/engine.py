@@ -29,7 +29,7 @@ from adanet_py.training.engines.native.storage import (
     quantiles,
     stacked,
 )
-from adanet_py.training.engines.native.tape import Member, Space, Table
+from adanet_py.training.engines.native.tape import KIND, NUMERIC, P2, Member, Space, Table
 from adanet_py.training.engines.native.training import (
     GRADIENT,
     OUTPUTS,
@@ -51,6 +51,7 @@ CALL_SECONDS = 0.1  # of training between two looks at the clock
 FIRST_STEPS = 8
 BLOCK_BYTES = 1 << 22  # of rows fetched at once, in the order that they are read in
 CACHE_BYTES = 1 << 20  # of all rows, if they need not be
+FEATURES = ("numeric", "category")
 LOSS_KNOBS = ("label_smoothing", "focal_gamma", "huber_delta")
 
 Array = npt.NDArray[Any]
@@ -145,7 +146,11 @@ class NativeEngine(StackedEngine):
             net.constants.astype(real),
             quantiles().astype(real),
             np.zeros(0, np.bool_),
+            none,
         )
+        self._in_order = bool(net.ops[0][KIND] == NUMERIC and net.ops[0][P2])
+        self._probes = list(self._probe_rows.numpy())
+        self._fetched: dict[int, tuple[Array, Table]] = {}  # rows that were evaluated
         # What has a value per row; where all rows fit into the cache, nothing is gained by order.
         names = ("numeric", "category", "target", "weight", "offset")
         self._rowwise = [n for n in names if getattr(self._table, n).size]
@@ -263,25 +268,45 @@ class NativeEngine(StackedEngine):
     def _stretches(self, steps: int) -> Iterator[tuple[int, int]]:
         """Parts of that many steps whose rows fit into a processor's cache."""
         each = self._net.pieces[-1] * self._row_bytes  # type: ignore[union-attr]
-        size = steps if self._small else max(1, BLOCK_BYTES // each)
+        size = steps if self._stays else max(1, BLOCK_BYTES // each)
         return ((first, min(steps, first + size)) for first in range(0, steps, size))
+
+    @property
+    def _stays(self) -> bool:
+        """Whether rows are read where they are: few, and copied anyway."""
+        return self._small and not self._in_order
 
     def _gathered(self, members: Sequence[Steps]) -> list[tuple[Table, Steps]]:
         """The rows of these steps one after the other, fetched once for all members of a fold."""
-        if self._small:
+        if self._stays:
             return [(self._table, steps) for steps in members]
         folds: dict[int, tuple[Table, Array]] = {}
         out = []
         for m, steps in enumerate(members):
             fold = self._fold_of[m]
             if fold not in folds:
-                rows = steps.rows.reshape(-1)
-                taken = {n: getattr(self._table, n)[rows] for n in self._rowwise}
-                places = np.arange(rows.size).reshape(steps.rows.shape)
-                folds[fold] = self._table._replace(**taken), places
+                table = self._fetch(steps.rows.reshape(-1), self._rowwise)
+                folds[fold] = table, np.arange(steps.rows.size).reshape(steps.rows.shape)
             table, places = folds[fold]
             out.append((table, steps._replace(rows=places)))
         return out
+
+    def _fetch(self, rows: Array, names: Sequence[str]) -> Table:
+        """The table of these rows [n], in their order; of what has these names."""
+        taken = {n: getattr(self._table, n).take(rows, axis=0) for n in names}
+        table = self._table._replace(**taken)
+        return table._replace(flat=table.numeric.reshape(-1)) if self._in_order else table
+
+    def _features(self, rows: Array, whole: bool) -> Table:
+        """The features of these rows [n]; of a `whole` set they are kept for the next time."""
+        held = self._fetched.get(id(rows))
+        if held is None:
+            held = rows, self._fetch(rows, [n for n in FEATURES if n in self._rowwise])
+            if whole:
+                if len(self._fetched) >= 2 * self.program.folds:  # of validation, and probes
+                    self._fetched.clear()
+                self._fetched[id(rows)] = held
+        return held[1]
 
     def _work(
         self, wanted: int, m: int, steps: Steps, first: int = 0, table: Table | None = None
@@ -294,14 +319,20 @@ class NativeEngine(StackedEngine):
     def _outputs(self, members: Sequence[int], rows: Array, found: Array) -> Array:
         """Raw outputs [k, N M C] of some members; found [k, 2 or 0] as in `forward`."""
         assert self._net is not None
-        scored, steps = self._scored_members(), _batch(rows)
-        edges = np.append(np.arange(0, len(rows), self._net.room), len(rows))
-        net = self._net._replace(pieces=edges)
-        out = np.empty((len(members), len(rows) * self._space.row.size), self._space.row.dtype)
+        scored, size = self._scored_members(), self._space.row.size
+        out = np.empty((len(members), len(rows) * size), self._space.row.dtype)
+        each = self._net.room * max(1, BLOCK_BYTES // (self._net.room * self._row_bytes))
         with one_thread():
-            for i, m in enumerate(members):
-                own = (net, self._table, scored[m], self._space, steps, self._states[m])
-                work(OUTPUTS, *own, 0, out[i], found[i])
+            for at in range(0, len(rows), each):
+                whole = len(rows) <= each
+                part = rows if whole else rows[at : at + each]
+                table, steps = self._features(part, whole), _batch(np.arange(len(part)))
+                edges = np.append(np.arange(0, len(part), self._net.room), len(part))
+                net = self._net._replace(pieces=edges)
+                for i, m in enumerate(members):
+                    own = (net, table, scored[m], self._space, steps, self._states[m])
+                    target = out[i, at * size : (at + len(part)) * size]
+                    work(OUTPUTS, *own, 0, target, found[i])
         return out
 
     @torch.no_grad()
@@ -337,7 +368,7 @@ class NativeEngine(StackedEngine):
         """See `StackedEngine.measure`."""
         if not units:
             return self._measured
-        rows, k = self._probe_rows.numpy(), len(self._members)
+        rows, k = self._probes, len(self._members)
         found = np.zeros((k, 2), self._space.row.dtype)
         c = k // len(rows)
         for f in range(len(rows)):

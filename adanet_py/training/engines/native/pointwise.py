@@ -209,7 +209,7 @@ def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated):
 
 
 @kernel
-def activate_backward(z, dy, count, gated, db):
+def activate_backward(z, dy, count, gated, db, block):
     """z [count, d or 2 d]: dy/dz becomes dL/dz; the sum over rows is added to db (may be empty)."""
     d = dy.size // count
     units = z.size // count
@@ -223,7 +223,7 @@ def activate_backward(z, dy, count, gated, db):
             for j in range(d):
                 b[j] *= g[j]
     if db.size:
-        column_sums(z, count, db)
+        column_sums(z, count, db, block)
 
 
 @kernel
@@ -253,22 +253,59 @@ def dead_units(y, rows, low, high, found):
     found[1] += d
 
 
+# Rows narrower than this are taken LANES at once, or they would not fill the registers.
+NARROW, LANES = 16, 16
+
+
 @kernel
-def column_sums(x, rows, out):
-    """Add the sums over rows of x [rows, d] to out [d]."""
+def column_sums(x, rows, out, block):
+    """Add the sums over rows of x [rows, d] to out [d]; `block` is scratch."""
     d = x.size // rows
     total = out[:d]
-    for r in range(rows):
+    first = 0
+    if d < NARROW and block.size >= LANES * d:
+        wide = LANES * d
+        lanes = block[:wide]
+        for k in range(wide):
+            lanes[k] = x.dtype.type(0)
+        while first + LANES <= rows:
+            part = x[first * d : first * d + wide]
+            for k in range(wide):
+                lanes[k] += part[k]
+            first += LANES
+        for i in range(LANES):
+            for j in range(d):
+                total[j] += lanes[i * d + j]
+    else:
+        while first + 4 <= rows:
+            a, b = x[first * d : (first + 1) * d], x[(first + 1) * d : (first + 2) * d]
+            c, e = x[(first + 2) * d : (first + 3) * d], x[(first + 3) * d : (first + 4) * d]
+            for j in range(d):
+                total[j] += (a[j] + b[j]) + (c[j] + e[j])
+            first += 4
+    for r in range(first, rows):
         row = x[r * d : (r + 1) * d]
         for j in range(d):
             total[j] += row[j]
 
 
 @kernel
-def add_rows(x, bias, rows):
-    """x [rows, d] += bias [d]."""
+def add_rows(x, bias, rows, block):
+    """x [rows, d] += bias [d]; `block` is scratch."""
     d = bias.size
-    for r in range(rows):
+    first = 0
+    if d < NARROW and block.size >= LANES * d:
+        wide = LANES * d
+        lanes = block[:wide]
+        for i in range(LANES):
+            for j in range(d):
+                lanes[i * d + j] = bias[j]
+        while first + LANES <= rows:
+            part = x[first * d : first * d + wide]
+            for k in range(wide):
+                part[k] += lanes[k]
+            first += LANES
+    for r in range(first, rows):
         row = x[r * d : (r + 1) * d]
         for j in range(d):
             row[j] += bias[j]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from adanet_py.training.engines.native import inputs, linear, norms, pointwise
-from adanet_py.training.engines.native.compiling import inlined
+from adanet_py.training.engines.native.compiling import inlined, kernel
 
 (NUMERIC, ONE_HOT, TABLE, BINS, WAVES, MIXUP, LINEAR, ACTIVATION, ROW_NORM, BATCH_NORM, ADD,
  SPREAD, SCALE, MEMBERS) = range(14)  # fmt: skip
@@ -37,6 +37,7 @@ class Table(NamedTuple):
     constants: Any  # of the network
     quantiles: Any  # [256]: of the normal distribution, for input noise
     none: Any  # [0] flags
+    flat: Any  # [N n] numeric, where batches are rows that follow each other, or [0]
 
 
 class Member(NamedTuple):
@@ -59,7 +60,16 @@ class Space(NamedTuple):
     low: Any
     high: Any
     row: Any  # [M C]
-    block: Any  # for losses of some rows at once
+    block: Any  # for some rows of outputs at once
+
+
+@kernel
+def reads_table(ops, flat, knobs, train):
+    """Whether the first layers read their rows where the table has them, not a copy of them."""
+    op = ops[0]
+    if flat.size == 0 or op[KIND] != NUMERIC or op[P2] == 0:
+        return False
+    return not (train and op[KNOB] >= 0 and knobs[op[KNOB]] > 0.0)
 
 
 @inlined
@@ -71,9 +81,12 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
     """
     arena, w = space.arena, member.w
     count = rows.size
+    direct = reads_table(ops, table.flat, member.knobs, train)
     for o in range(ops.shape[0]):
         op = ops[o]
         kind = op[KIND]
+        if direct and kind == NUMERIC:
+            continue
         x = arena[op[X] * room :]
         y = arena[op[Y] * room :]
         size, out = op[IN], op[OUT]
@@ -81,9 +94,11 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
         knob = member.knobs[op[KNOB]] if op[KNOB] >= 0 else 0.0
         if kind == LINEAR:
             n = count * op[P1]
+            if direct and op[X] == 0:
+                x = table.flat[rows[0] * size :]
             linear.product(blas, x, size, w[op[W] :], y, out, n, size, out, False)
             if op[B] >= 0:
-                pointwise.add_rows(y, w[op[B] : op[B] + out], n)
+                pointwise.add_rows(y, w[op[B] : op[B] + out], n, space.block)
         elif kind == ACTIVATION:
             members = op[P3]
             bias = w[op[B] : op[B] + size] if op[B] >= 0 else space.zeros[:size]
@@ -186,7 +201,7 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
             linear.parts_product(
                 blas, x, m * size, w[op[W] :], y, m * out, m, out, count, size, out
             )
-            pointwise.add_rows(y, w[op[B] : op[B] + m * out], count)
+            pointwise.add_rows(y, w[op[B] : op[B] + m * out], count, space.block)
 
 
 @inlined
@@ -197,6 +212,7 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
     """
     arena, w = space.arena, member.w
     count = rows.size
+    direct = reads_table(ops, table.flat, member.knobs, True)
     for o in range(ops.shape[0] - 1, -1, -1):
         op = ops[o]
         kind = op[KIND]
@@ -208,9 +224,11 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
         knob = member.knobs[op[KNOB]] if op[KNOB] >= 0 else 0.0
         if kind == LINEAR:
             n = count * op[P1]
+            if direct and op[X] == 0:
+                x = table.flat[rows[0] * size :]
             linear.product_weights(blas, x, size, dy, out, g[op[W] :], n, size, out, add)
             if op[B] >= 0:
-                pointwise.column_sums(dy[: n * out], n, g[op[B] : op[B] + out])
+                pointwise.column_sums(dy[: n * out], n, g[op[B] : op[B] + out], space.block)
             if op[GX] >= 0:
                 linear.product_inputs(
                     blas, dy, out, w[op[W] :], dx, size, n, size, out, op[SUM] != 0
@@ -218,7 +236,9 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
         elif kind == ACTIVATION:
             n = count * op[P3]
             db = g[op[B] : op[B] + size] if op[B] >= 0 else g[:0]
-            pointwise.activate_backward(x[: n * size], dy[: n * out], n, op[P2] != 0, db)
+            pointwise.activate_backward(
+                x[: n * size], dy[: n * out], n, op[P2] != 0, db, space.block
+            )
             if op[GX] != op[X]:
                 pointwise.copy(x[: n * size], dx)
         elif kind == TABLE:
@@ -328,7 +348,9 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
             linear.parts_weights(
                 blas, x, m * size, dy, m * out, g[op[W] :], m, out, count, size, out, add
             )
-            pointwise.column_sums(dy[: count * m * out], count, g[op[B] : op[B] + m * out])
+            pointwise.column_sums(
+                dy[: count * m * out], count, g[op[B] : op[B] + m * out], space.block
+            )
             if op[GX] >= 0:
                 linear.parts_inputs(
                     blas, dy, m * out, w[op[W] :], dx, m * size, m, out, count, size, out

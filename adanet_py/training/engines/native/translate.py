@@ -373,6 +373,7 @@ def translate(module: nn.Module, parts: Sequence[Part], drops: bool, mixes: bool
         _first_overwrites(state.ops, stream)
     if x.gradient != x.at:
         raise UnsuitedError("it ends in a residual block")
+    _skip_copy(state.ops)
     return Translation(
         np.array(state.ops, np.int64),
         state.columns,
@@ -384,6 +385,17 @@ def translate(module: nn.Module, parts: Sequence[Part], drops: bool, mixes: bool
         tuple(state.running),
         tuple(state.knobs),
     )
+
+
+def _skip_copy(ops: list[list[int]]) -> None:
+    """Let linear layers read numeric columns where the table has them, if nothing else does."""
+    first, *rest = ops
+    taken = any(op[tape.KIND] < tape.LINEAR for op in rest)  # other columns, or rows are mixed
+    places = {tape.ADD: (tape.X, tape.P1)}
+    readers = [op for op in rest if any(op[c] == 0 for c in places.get(op[tape.KIND], (tape.X,)))]
+    plain = all(op[tape.KIND] == tape.LINEAR and op[tape.P1] == 1 for op in readers)
+    if first[tape.KIND] == tape.NUMERIC and not taken and plain:
+        first[tape.P2] = 1
 
 
 def _first_overwrites(ops: list[list[int]], stream: int) -> None:

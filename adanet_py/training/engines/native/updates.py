@@ -226,17 +226,27 @@ def _rms_centered(w, g, square, mean, velocity, lr, alpha, eps, mu):
 
 
 @kernel
-def _adam(w, g, mean, square, lr, decay, beta1, beta2, eps, t):
+def _adam(w, g, mean, square, lr, decay, pull, beta1, beta2, eps, t):
+    """`decay` shrinks the weights, `pull` joins the gradient."""
     real = w.dtype.type
     by, keep = real(lr / (1.0 - beta1**t)), real(1.0 - lr * decay)
     new1, new2, e = real(1.0 - beta1), real(1.0 - beta2), real(eps)
-    rest = real(1.0 / (1.0 - beta2**t))
-    for i in range(w.size):
-        m = mean[i] + new1 * (g[i] - mean[i])
-        v = square[i] + new2 * (g[i] * g[i] - square[i])
-        mean[i] = m
-        square[i] = v
-        w[i] = keep * w[i] - by * m / (np.sqrt(v * rest) + e)
+    rest, add = real(1.0 / (1.0 - beta2**t)), real(pull)
+    if pull > 0.0:
+        for i in range(w.size):
+            d = g[i] + add * w[i]
+            m = mean[i] + new1 * (d - mean[i])
+            v = square[i] + new2 * (d * d - square[i])
+            mean[i] = m
+            square[i] = v
+            w[i] = keep * w[i] - by * m / (np.sqrt(v * rest) + e)
+    else:
+        for i in range(w.size):
+            m = mean[i] + new1 * (g[i] - mean[i])
+            v = square[i] + new2 * (g[i] * g[i] - square[i])
+            mean[i] = m
+            square[i] = v
+            w[i] = keep * w[i] - by * m / (np.sqrt(v * rest) + e)
 
 
 @kernel
@@ -347,8 +357,8 @@ def _decoupled(kind):
 
 
 @kernel
-def _part(kind, w, g, s0, s1, s2, hp, lr, decay, t, of_mean, of_new):
-    """The update of parameters that have the same decay."""
+def _part(kind, w, g, s0, s1, s2, hp, lr, decay, pull, t, of_mean, of_new):
+    """The update of parameters that have the same decay; `pull` is Adam's."""
     if kind == SGD:
         _descend(w, g, lr)
     elif kind == MOMENTUM:
@@ -367,7 +377,7 @@ def _part(kind, w, g, s0, s1, s2, hp, lr, decay, t, of_mean, of_new):
     elif kind == CENTERED:
         _rms_centered(w, g, s0, s1, s2, lr, hp[ALPHA], hp[EPS], hp[MU])
     elif kind == ADAM or kind == ADAMW:
-        _adam(w, g, s0, s1, lr, decay, hp[BETA1], hp[BETA2], hp[EPS], t)
+        _adam(w, g, s0, s1, lr, decay, pull, hp[BETA1], hp[BETA2], hp[EPS], t)
     elif kind == AMSGRAD or kind == ADAMW_AMSGRAD:
         _amsgrad(w, g, s0, s1, s2, lr, decay, hp[BETA1], hp[BETA2], hp[EPS], t)
     elif kind == NADAM:
@@ -422,11 +432,11 @@ def update(kind, w, g, slots, scalars, parts, matrices, hp, lr, t):
                 continue
             decay = hp[DECAY] if part == 0 else hp[DECAY] * hp[BIAS_DECAY]
             inside = not _decoupled(kind)
-            if inside and decay > 0.0:
+            if inside and decay > 0.0 and kind != ADAM:
                 add_decay(g[a:b], w[a:b], decay)
             _part(
                 kind, w[a:b], g[a:b], s0[a:b], s1[a:b], s2[a:b], hp, lr,
-                0.0 if inside else decay, t, of_mean, of_new,
+                0.0 if inside else decay, decay if kind == ADAM else 0.0, t, of_mean, of_new,
             )  # fmt: skip
     if hp[MAX_NORM] > 0.0:
         bound_units(w, parts, hp[MAX_NORM])
