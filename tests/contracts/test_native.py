@@ -211,6 +211,38 @@ def test_the_smallest_network(architecture: str) -> None:
 # ------------------------------------------------------------------ whatever a search may propose
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rows_that_are_read_where_the_table_has_them(name: str) -> None:
+    """Numbers alone, and nobody mixes rows or adds noise: the first layers read the table."""
+    architecture, static = NETWORKS[name]
+    candidates = make_candidates(architecture, NUMERIC[1:], **static)
+    check_oracle(make_program(candidates, make_spec("multiclass", 3, ()), steps=STEPS, folds=2))
+
+
+def test_no_bit_depends_on_whether_rows_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "adanet_py.training.engines.native.engine"
+    candidates = make_candidates("mlp", [{"lr": 1e-2}, {"lr": 3e-3}], width=40, depth=2)
+    spec = make_spec("multiclass", 5, ())
+    program = make_program(candidates, spec, steps=12, folds=2, dtype=torch.float32)
+    want = bits(program, whole)
+
+    def copying(engine: Any) -> Any:
+        assert engine._in_order
+        engine._in_order = False
+        return whole(engine)
+
+    check_bits(bits(program, copying), want)
+    # In parts, of training and of evaluation, that begin anywhere in memory.
+    monkeypatch.setattr(f"{module}.FIRST_STEPS", 5)
+    monkeypatch.setattr(f"{module}.BLOCK_BYTES", 1000)
+    rows = np.random.default_rng(0).integers(60, size=700)
+    engine = whole(make_engine("native", program))
+    found = engine.predict([rows])
+    check_bits(bits(program, whole), want)
+    one_by_one = torch.stack([engine.predict([rows[i : i + 1]])[:, 0] for i in (0, 256, 699)], 1)
+    torch.testing.assert_close(found[:, [0, 256, 699]], one_by_one, rtol=1e-5, atol=1e-6)
+
+
 def drawn(seed: int) -> Program:
     """A candidate of the space `table`, its sizes cut, on a table and task of its own."""
     rng = np.random.default_rng(seed)
