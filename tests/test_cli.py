@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -372,3 +374,16 @@ def test_study_says_what_it_wrote_and_how_to_open_it(fake):
         run("study", "x").stdout
     )
     assert "Written: there.log" in run("study", "x", "--out", "there.log").stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_a_process_knows_when_it_began():
+    code = (
+        "import time; first = time.monotonic(); time.sleep(0.1)\n"
+        "from adanet_py.commands.app import process_began\n"
+        "print(process_began(), first)"
+    )
+    before = time.monotonic()
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    began, first = map(float, said.stdout.split())
+    assert before - 0.02 <= began <= first + 0.02  # in hundredths of a second
