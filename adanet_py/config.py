@@ -26,6 +26,7 @@ REWARD_OPTIONS = (
     "max_size",
 )  # fmt: skip
 AUTO = "auto"  # of a share that follows what is earned
+SHRINKING_SHARE = 0.4  # of the budget, its last, for smaller children where the simplest is wanted
 DEFAULT_SECONDS = 60.0  # where neither a time nor a number of candidates is given
 
 _UNITS = (3600.0, 60.0, 1.0)  # of the groups of _TIME, in seconds
@@ -149,6 +150,8 @@ def _level(value: Any) -> Any:
 
 
 def _share(value: Any) -> Any:
+    if value is None:
+        return None
     if isinstance(value, str) and value == AUTO:
         return value
     try:
@@ -216,7 +219,7 @@ class SearchConfig(BaseModel):
     members: Annotated[str | tuple[str, ...], BeforeValidator(_members)] = "networks"
     adanet_lambda: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     adanet_beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
-    refine_share: Annotated[float | Literal["auto"], BeforeValidator(_share)] = 0.0
+    refine_share: Annotated[float | Literal["auto"] | None, BeforeValidator(_share)] = None
     folds: Annotated[int, Field(ge=1)] | None = None
     split: PathLike | None = None
     group: Text | None = None
@@ -256,6 +259,21 @@ class SearchConfig(BaseModel):
                 "(parameters, multiply_adds, latency, layers), found capacity, which has no unit "
                 "to aim at. Leave one of them out."
             )
+
+    @property
+    def share_of_children(self) -> float | Literal["auto"]:
+        """`refine_share`, where it is not given 0, and `SHRINKING_SHARE` to find the simplest."""
+        if self.refine_share is not None:
+            return self.refine_share
+        return SHRINKING_SHARE if self.choose == "simplest" else 0.0
+
+    @property
+    def objective_of_children(self) -> str:
+        """What the children of a search must improve, as in refine/acceptance.py: the metric, or
+        what makes a network simple."""
+        if self.choose != "simplest":
+            return "metric"
+        return "latency" if self.complexity == "latency" else "size"
 
     @property
     def reward(self) -> RewardRule:

@@ -155,7 +155,7 @@ class Grouper:
 
     def _share_of_children(self, index: int, before: int | None, history: History) -> float:
         """The part of the time that children may take, if it is their turn; else 0."""
-        config, share = self.config, self.config.refine_share
+        config, share = self.config, self.config.share_of_children
         if self.first is not None:
             return 1.0
         if isinstance(share, str):  # auto
@@ -196,7 +196,7 @@ class Grouper:
         """
         waiting = self.state.waiting()
         out = {str(c.parent) for g in waiting for c in g.candidates if c.inherits}
-        if self.config.refine_share or self.first is not None:
+        if self.config.share_of_children or self.first is not None:
             found, last = self.state.results, len(self.state.groups)
             begin = max(self.first or 0, last - LAG + 1) if self.counted else last
             while self._settled < begin and self._settled in found:

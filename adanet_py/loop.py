@@ -108,7 +108,8 @@ class Search:
         losses = self.own.all_losses()
         self.space = with_losses(self.space, self.prepared.source.spec, losses, pinned=pinned)
         named, spec = self.refining or Refining(), self.prepared.source.spec
-        self.refiner = Refiner(named.moves, named.objective, self.own, spec)
+        wanted = self.config.objective_of_children if self.refining is None else named.objective
+        self.refiner = Refiner(named.moves, wanted, self.own, spec)
         first = None if self.refining is None else int((self.state.refining or {}).get("first", 0))
         self.grouper = Grouper(
             config=self.config,

@@ -15,7 +15,7 @@ from adanet_py.refine.refiner import Refiner
 
 def grouper_of(state: State, refiner: Refiner, counted: bool, first: int | None) -> Grouper:
     """One that is asked for nothing but what it remembers."""
-    config = SimpleNamespace(refine_share=0.3, candidates=10_000 if counted else None)
+    config = SimpleNamespace(share_of_children=0.3, candidates=10_000 if counted else None)
     rest = dict.fromkeys(
         ("space", "controller", "load", "seen", "left", "dense", "journal", "note")
     )

@@ -723,3 +723,23 @@ def test_a_native_run_of_children_needs_no_more_than_the_registry():
     assert ARCHITECTURES["mlp"].complete(PARENT.static) == dict(
         refine.MOVES["train_on"].children(PARENT, ARCHITECTURES["mlp"])[0]
     )
+
+
+@pytest.mark.usefixtures("here")
+def test_the_simplest_is_looked_for_among_smaller_children_of_the_best(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("adanet_py.plan.EPOCHS", (6, 10))
+    options = {k: v for k, v in OPTIONS.items() if k != "refine_share"} | {"folds": 1, "workers": 0}
+    out = tmp_path / "simplest"
+    found = adanet_py.search(data, out=out, choose="simplest", **options)
+    results = {r.candidate.id: r for r in found.state.finished()}
+    children = [r for r in results.values() if r.candidate.inherits]
+    assert children
+    assert {r.objective for r in children if r.status.usable} == {"size"}
+    for r in children:
+        assert r.parameters < results[r.candidate.parent].parameters
+    others = [r for r in results.values() if not r.candidate.inherits]
+    assert len(others) >= 0.6 * OPTIONS["candidates"]
+    assert replay(out)["differences"] == []
+    none = {**options, "refine_share": 0, "candidates": 8}
+    found = adanet_py.search(data, out=tmp_path / "none", choose="simplest", **none)
+    assert not any(r.candidate.inherits for r in found.state.finished())

@@ -87,9 +87,9 @@ def search(
         float, typer.Option(metavar="B", help="Penalty of it whatever the complexity.")
     ] = 1e-3,
     refine_share: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="S", help="Share of the budget, its last, for refining; or auto."),
-    ] = "0",
+    ] = None,
     folds: Annotated[
         int | None, typer.Option(metavar="N", help="Folds of cross-validation; 1: a hold-out.")
     ] = None,
