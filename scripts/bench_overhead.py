@@ -50,7 +50,7 @@ from adanet_py.folder import State
 from adanet_py.journal import Journal, read
 from adanet_py.loop import Search
 from adanet_py.own import Own
-from adanet_py.placement import count_cores
+from adanet_py.placement import Device, count_cores
 from adanet_py.prepare import prepare
 from adanet_py.prepare import read as read_data
 from adanet_py.records import Candidate, Evaluation, Group, History, Result, Status
@@ -151,8 +151,8 @@ def search_after(results: int, name: str, folder: Path) -> Search:
         state.apply("results", {"group": index, "results": found})
     search = Search(
         folder, config, prepared, space, CONTROLLERS[name], Journal(folder / "journal.jsonl"),
-        state, "cpu", Nobody(), make_nursery(0), lambda event: None, time.monotonic() + 3600.0,
-        Own(),
+        state, Device("cpu"), Nobody(), make_nursery(0), lambda event: None,
+        time.monotonic() + 3600.0, Own(),
     )  # fmt: skip
     # What is best is checked once a minute by a process of its own: not here, where none has files.
     search.saver.saved, search.saver.pause = state.best, math.inf
