@@ -7,6 +7,7 @@ now), threads. The answer holds one Result per candidate.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -29,7 +30,7 @@ from adanet_py.data.splits import Split
 from adanet_py.errors import AdanetError
 from adanet_py.journal import write_atomic
 from adanet_py.own import Own
-from adanet_py.records import Group, Result, Status
+from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.refine.inheritance import Start, read_parent, start_of
 from adanet_py.reward import Bounds
 from adanet_py.tasks import has_several_targets
@@ -290,8 +291,9 @@ def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]
         setting.emit({"kind": "note", "message": note, "once": note})
     tracks = train(program, plan)
     cost = cost or measure(program, setting.model_bytes)
+    blank = blank_members(program.candidates[0], program)  # what differs in it acts in training
     results = [
-        _finish(track, i, program, plan, setting, cost, starts.get(track.candidate.id))
+        _finish(track, i, program, plan, setting, cost, starts.get(track.candidate.id), blank)
         for i, track in enumerate(tracks)
     ]
     checkpoint.unlink(missing_ok=True)
@@ -306,6 +308,7 @@ def _finish(
     setting: Setting,
     cost: Cost,
     start: Start | None,
+    blank: list[torch.nn.Module],
 ) -> Result:
     """Score the kept weights, write them with their predictions, and make the Result."""
     group = plan.group
@@ -327,7 +330,7 @@ def _finish(
         return result
     temperature = plan.scorer.temperature(track.outputs)
     metrics = {"validation": plan.scorer.cross_fitted(track.outputs)}
-    modules = load_members(track, program)
+    modules = load_members(track, program, blank)
     predictions = {"validation": track.outputs}
     audit = setting.split.audit
     if len(audit):
@@ -363,18 +366,24 @@ def _describe(result: Result, group: Group, position: int) -> Result:
     return result.replace(controller=controller, group=group.index, engine=group.engine)
 
 
-def load_members(track: Track, program: Program) -> list[torch.nn.Module]:
-    """The candidate's module of every fold with its best weights."""
-    modules = []
-    for f in range(program.folds):
-        module = build_module(program.architecture, track.candidate, program.spec, 0)
-        module = module.to(program.device, program.dtype).eval()
+def blank_members(candidate: Candidate, program: Program) -> list[torch.nn.Module]:
+    """The candidate's module of every fold, for evaluation, its weights not those trained."""
+    modules = [build_module(program.architecture, candidate, program.spec, 0)]
+    modules += [copy.deepcopy(modules[0]) for _ in range(program.folds - 1)]
+    return [module.to(program.device, program.dtype).eval() for module in modules]
+
+
+def load_members(
+    track: Track, program: Program, into: list[torch.nn.Module] | None = None
+) -> list[torch.nn.Module]:
+    """The candidate's module of every fold with its best weights, put `into` those of a family."""
+    modules = blank_members(track.candidate, program) if into is None else into
+    for f, module in enumerate(modules):
         prefix = f"{f}/"
         state = {
             n.removeprefix(prefix): v for n, v in track.weights.items() if n.startswith(prefix)
         }
         load_weights(module, state)
-        modules.append(module)
     return modules
 
 
