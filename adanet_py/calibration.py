@@ -9,6 +9,8 @@ rows.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 LOG_RANGE = (-3.0, 3.0)  # of log temperature
@@ -94,18 +96,24 @@ def _fit(
     if not margin.any():
         return 1.0
     low, high = (-LOG_RANGE[1], -LOG_RANGE[0])  # bracket of log(1/T)
+    ends = {low, high}  # that were not looked at
     top = margin.max(axis=0) if len(margin) > 1 else margin[0]
     below = margin - top if len(margin) > 1 else margin
     b = float(np.clip(-np.log(start), low, high))
     for i in range(_STEPS):
         slope, bend = _derivatives(below, top, w, b)
-        if slope == 0:
+        ends.discard(b)
+        if slope == 0 or (b == high and slope < 0) or (b == low and slope > 0):
             break
         low, high = (low, b) if slope > 0 else (b, high)
-        step = -slope / bend if bend > 0 else np.inf
-        # Newton crawls where every row is right and the minimum lies at the end of the range.
-        crawling = i >= 8 and i % 2 == 1
-        new = (low + high) / 2 if crawling or not low < b + step < high else b + step
+        step = -slope / bend if bend > 0 else -math.copysign(math.inf, slope)
+        end = high if step > 0 else low
+        if not low < b + step < high:  # the minimum may lie at the end of the range
+            new = end if end in ends else (low + high) / 2
+        elif i >= 8 and i % 2 == 1:  # Newton crawls where every row is right
+            new = (low + high) / 2
+        else:
+            new = b + step
         if abs(new - b) < tolerance:
             return float(np.exp(-new))
         b = new

@@ -61,6 +61,18 @@ def test_the_loss_that_is_followed_is_that_of_scikit_learn(classes, start, weigh
     assert worst == pytest.approx(_loss(wrong, y, t, w), rel=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_what_does_not_change_has_the_loss_it_had(classes, scale):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, classes, 200)
+    logits = scale * rng.normal(size=(200, classes))
+    loss, t = followed_loss(logits, y, None, 1.0)
+    for _ in range(5):
+        again, t = followed_loss(logits, y, None, t)
+        assert again == pytest.approx(loss, rel=1e-10)  # well below `ROUNDING`
+
+
 def test_a_loss_of_nothing_is_not_a_number():
     assert np.isnan(followed_loss(np.zeros((0, 3)), np.zeros(0, int), None, 1.0)[0])
     assert np.isnan(followed_loss(np.zeros((2, 3)), np.zeros(2, int), np.zeros(2), 1.0)[0])
