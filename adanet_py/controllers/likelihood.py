@@ -5,9 +5,9 @@ priors, which are log-normal; a weight's grows smaller with the number of factor
 process is as smooth in forty dimensions as in four (Hvarfner et al. 2024, arXiv 2402.02229).
 
 The search is BFGS (Nocedal and Wright 2006, algorithm 6.1) in units of the deviations of the
-priors, which make the problem round, with steps that are halved until the loss falls (Armijo). It
-ends where it expects to gain less than `_ENOUGH`: a change of the logarithm of the probability
-that no data could tell.
+priors, which make the problem round, with steps that are cut to two fifths until the loss falls
+(Armijo). It ends where it expects to gain less than `_ENOUGH`: a change of the logarithm of the
+probability that no data could tell.
 """
 
 from __future__ import annotations

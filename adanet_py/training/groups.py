@@ -85,6 +85,10 @@ class Plan:
     should_stop: Callable[[], bool] = lambda: False
     keep_last: bool = False  # the weights of the last evaluation, not those of the best
 
+    def note(self, message: str) -> None:
+        """Tell the user, once in a run."""
+        self.emit({"kind": "note", "message": message, "once": message})
+
 
 @flushed()
 def train(program: Program, plan: Plan) -> list[Track]:
@@ -118,8 +122,7 @@ def train(program: Program, plan: Plan) -> list[Track]:
             try:
                 _save(engine, tracks, step, plan.checkpoint)
             except UnstorableError as error:
-                message = f"{error}: a group with it cannot be resumed, but begins afresh."
-                plan.emit({"kind": "note", "message": message, "once": message})
+                plan.note(f"{error}: a group with it cannot be resumed, but begins afresh.")
                 plan = replace(plan, checkpoint=None)
             saved = time.monotonic()
     for c in engine.alive:
@@ -129,13 +132,12 @@ def train(program: Program, plan: Plan) -> list[Track]:
 
 def _engine(program: Program, plan: Plan) -> tuple[Any, str]:
     """The engine the group asks for and its name, or the stacked one, saying so."""
-    wanted = plan.group.engine
+    wanted, program = plan.group.engine, replace(program, say=plan.note)
     try:
         return make_engine(wanted, program), wanted
     except UnsuitedError as why:
         name = program.candidates[0].architecture
-        message = f"Engine {wanted!r} cannot train {name}: {why}. It trains on 'stacked'."
-        plan.emit({"kind": "note", "message": message, "once": message})
+        plan.note(f"Engine {wanted!r} cannot train {name}: {why}. It trains on 'stacked'.")
         return make_engine("stacked", program), "stacked"
 
 

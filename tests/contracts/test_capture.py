@@ -10,13 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from programs import TASKS, make_candidates, make_program, make_spec
+from programs import (
+    TASKS,
+    make_candidates,
+    make_program,
+    make_scorer,
+    make_spec,
+    make_split,
+)
 from taping import Tape
 
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.names import NORMS
+from adanet_py.records import Group
+from adanet_py.training import groups
 from adanet_py.training.engines import capture, feed, stacked
 from adanet_py.training.engines.program import Program
+from adanet_py.training.groups import Plan
 from adanet_py.training.optimizers import OPTIMIZERS
 from adanet_py.training.schedules import SCHEDULES
 
@@ -115,6 +125,24 @@ def test_a_step_that_asks_the_host_is_told_of_and_trains_on(tape: Tape) -> None:
     plain = stacked.StackedEngine(whole)
     plain.advance(0, STEPS, lambda s: False)
     assert torch.equal(engine.weights, plain.weights)
+
+
+def test_a_group_says_that_its_step_cannot_be_recorded(
+    tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(tape, "record", refuse)
+    whole = program("mlp", PLAIN)
+    valid = make_split(60, 1).valid
+    events: list[dict[str, Any]] = []
+    group = Group(0, whole.candidates, STEPS, evaluate_every=8)
+    groups.train(whole, Plan(group, valid, make_scorer(whole, valid), emit=events.append))
+    told = [e["message"] for e in events if e["kind"] == "note"]
+    assert told
+    assert all("mlp cannot be recorded" in message for message in told)
+    assert all("operation not permitted" in message for message in told)
 
 
 def test_a_training_may_stop_within_a_feed(tape: Tape) -> None:

@@ -236,17 +236,19 @@ class StackedEngine:
             )
 
     def _step(self, now: Moment) -> None:
+        self._learn(now)
+        self._descend(now.at, now.t, self.constraints.clips)
+
+    def _learn(self, now: Moment) -> None:
+        """Put the gradient of a step in place, rows mixed as it asks; its loss joins `_total`."""
         for name, value in now.mix.items():
             self._mix[name].copy_(value)
         self._gradients(now.rows, now.places, self._total)
-        self._descend(now.at, now.t, self.constraints.clips)
 
     def _last_step(self, start: int, at: int) -> Tensor:
         """Take step `at` and measure it; the norm of its gradient [K]. Steps began at `start`."""
         (now,) = moments(self.program, self.mixer, at, at + 1, *self._counts)
-        for name, value in now.mix.items():
-            self._mix[name].copy_(value)
-        self._gradients(now.rows, now.places, self._total)
+        self._learn(now)
         curved = is_due(start, at + 1)
         # Asked before the update, which overwrites the gradient.
         probe = StepProbe(self.weights, self.gradient, self.parts, curved)
