@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from adanet_py.errors import AdanetError
-from adanet_py.folder import CONFIG, JOURNAL, State, read_described, read_state
+from adanet_py.folder import CONFIG, read_described
 from adanet_py.model import MODEL_FILE, load
+from adanet_py.state import JOURNAL, State, read_state
 from adanet_py.subnetworks.folder import check_grown, is_grown
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adanet_py.errors import ConfigError, RunError, nearest
-from adanet_py.folder import read_described, read_state
+from adanet_py.folder import read_described
 from adanet_py.metrics import METRICS
 from adanet_py.records import Evaluation, Result, Status
+from adanet_py.state import read_state
 
 TOP = 2  # of each kind: six curves can still be told apart
 WIDE = 10.0  # values that span more than this factor are drawn on a logarithmic scale

@@ -30,7 +30,6 @@ from adanet_py.ensemble.links import Link
 from adanet_py.ensembling import Grown, Options, Scores
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.export import probe
-from adanet_py.folder import read_state
 from adanet_py.leaderboard import ranked
 from adanet_py.metrics import get_metric, score
 from adanet_py.model import Member, Model
@@ -38,6 +37,7 @@ from adanet_py.outputs import as_outputs, in_own_unit, predictions
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result
 from adanet_py.regrow import grow_again, model_of, prepare_again, save_checked
+from adanet_py.state import read_state
 from adanet_py.tasks import has_several_targets, is_regression
 
 if TYPE_CHECKING:

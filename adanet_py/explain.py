@@ -12,10 +12,10 @@ from adanet_py.console import figure, table_lines
 from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import RunError, nearest
 from adanet_py.export import ENSEMBLE
-from adanet_py.folder import State, read_state
 from adanet_py.outcome import importance, leaderboard
 from adanet_py.own import Own
 from adanet_py.records import Candidate, Result, Scalar
+from adanet_py.state import State, read_state
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,7 @@
-"""A run folder: what is in it, how it is begun, and how its state is read back from the journal."""
+"""A run folder: what is in it, how it is begun, described and tidied.
+
+What its journal says is read by state.py.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ import platform
 import shutil
 import sys
 import zlib
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,14 @@ import yaml
 
 from adanet_py.config import SearchConfig
 from adanet_py.errors import ConfigError, DataError, RunError
-from adanet_py.journal import Event, read, refused, write_atomic
+from adanet_py.journal import refused, write_atomic
 from adanet_py.own import Own
 from adanet_py.pareto import pareto_front
-from adanet_py.plan import best_of
-from adanet_py.records import Group, History, Result, Status
+from adanet_py.records import Result, Status
 from adanet_py.reward import RewardRule
 from adanet_py.space import SearchSpace
 
 VERSION = 1
-JOURNAL = "journal.jsonl"
 CONFIG = "config.yaml"
 LOCK = "lock"
 PROBE = "probe.feather"  # rows that saved models are checked on
@@ -41,130 +41,6 @@ _BEGUN = {
     f"{CONFIG}.tmp",
 }  # fmt: skip
 _FINGERPRINT_ROWS = 1000
-
-
-@dataclass
-class State:
-    """What the journal says: groups and results by index, baselines, how it ended."""
-
-    groups: dict[int, Group] = field(default_factory=dict)
-    results: dict[int, list[Result]] = field(default_factory=dict)
-    baselines: list[Result] = field(default_factory=list)
-    elapsed: float = 0.0
-    stopped: str | None = None  # why the search ended, if it did
-    model: Mapping[str, Any] | None = None
-    ensemble: Mapping[str, Any] | None = None  # what was grown at the end
-    exhausted: bool = False
-    refining: Mapping[str, Any] | None = None  # the last refinement of a search that had ended
-    device: str = "cpu"  # of the last session
-    began: float | None = None  # when the first group was proposed
-    forecast: Mapping[str, Any] | None = None  # the last one made, see forecast.py
-    costs: dict[str, Any] = field(default_factory=dict)  # of using models saved, by candidate
-    by_id: dict[str, Result] = field(default_factory=dict)  # baselines and networks
-    when: dict[str, float] = field(default_factory=dict)  # seconds until a result, by id
-    best: Result | None = None  # the network that stands with the highest reward
-    infeasible: dict[int, int] = field(default_factory=dict)  # candidates of a group, where any
-    _finished: Sequence[Result] | None = field(default=None, init=False, repr=False, compare=False)
-    _last: int = field(default=-1, init=False, repr=False, compare=False)  # group with results
-    _proposed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
-    _children: bool = field(default=False, init=False, repr=False, compare=False)
-    _open: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
-    _count: int = field(default=0, init=False, repr=False, compare=False)  # see `proposed`
-
-    @classmethod
-    def replayed(cls, events: Iterable[Event]) -> State:
-        """The state after `events`."""
-        state = cls()
-        for event in events:
-            state.apply(event.kind, event.data, event.time)
-            state.elapsed = max(state.elapsed, event.time)
-        return state
-
-    def apply(self, kind: str, data: Any, time: float = 0.0) -> None:
-        """Take in one event; `time`: seconds the run has taken."""
-        if kind == "group":
-            group = Group.from_json(data)
-            self.groups[group.index] = group
-            self._open.add(group.index)
-            self._count += len(group.candidates)
-            self.began = time if self.began is None else self.began
-            self._proposed.update(c.experiment for c in group.candidates)
-            self._children = self._children or any(c.inherits for c in group.candidates)
-        elif kind == "results":
-            results = [Result.from_json(r) for r in data["results"]]
-            self.results[data["group"]] = results
-            self.by_id.update({r.candidate.id: r for r in results})
-            self.when.update({r.candidate.id: time for r in results})
-            self._open.discard(data["group"])
-            broken = sum(r.status is Status.INFEASIBLE for r in results)
-            self._count += self.infeasible.pop(data["group"], 0) - broken
-            if broken:
-                self.infeasible[data["group"]] = broken
-            self._add_finished(data["group"], results)
-            self.best = best_of([*results, self.best] if self.best else results)
-        elif kind == "baseline":
-            baseline = Result.from_json(data)
-            self.baselines.append(baseline)
-            self.by_id[baseline.candidate.id] = baseline
-            self.when[baseline.candidate.id] = time
-        elif kind == "model":
-            self.model = data
-            self.costs.update(data.get("costs", {}))
-        elif kind == "ensemble":
-            self.ensemble = data
-        elif kind == "forecast":
-            self.forecast = data
-        elif kind == "stop":
-            self.stopped = data["reason"]
-        elif kind in ("start", "resume"):
-            self.device = data["device"]
-        elif kind == "exhausted":
-            self.exhausted = True
-        elif kind == "refine":
-            self.refining, self.stopped, self.exhausted = data, None, False
-
-    def _add_finished(self, group: int, results: Sequence[Result]) -> None:
-        """Results in order grow by those of a group; of one before the last all are put together
-        anew when they are asked for."""
-        found, self._finished = self._finished, None
-        if group > self._last and found is not None:
-            self._finished = [*found, *results]
-        self._last = max(self._last, group)
-
-    def proposed(self, before: int | None = None) -> int:
-        """Candidates proposed so far, but those that broke a bound (in groups below `before`)."""
-        return self._count + sum(self.infeasible.get(i, 0) for i in self._from(before))
-
-    def finished(self, before: int | None = None) -> Sequence[Result]:
-        """Results in the order of their groups, of groups with an index below `before`."""
-        if self._finished is None:
-            self._finished = [r for i in sorted(self.results) for r in self.results[i]]
-        later = sum(len(self.results.get(i, ())) for i in self._from(before))
-        return self._finished[: len(self._finished) - later] if later else self._finished
-
-    def _from(self, before: int | None) -> list[int]:
-        """The groups from `before` on, the last first: they are begun in their order."""
-        if before is None:
-            return []
-        return list(takewhile(lambda i: i >= before, reversed(self.groups)))
-
-    def waiting(self) -> list[Group]:
-        """The groups that have no results yet."""
-        return [self.groups[i] for i in sorted(self._open)]
-
-    def history(self, before: int | None = None) -> History:
-        """What a controller may see: results of groups below `before`, the rest pending.
-
-        Baselines are left out: they come when they are ready, and a proposal must not depend on
-        what a clock decides.
-        """
-        waiting = sorted(self._open.union(self._from(before)))
-        pending = (c for i in waiting for c in self.groups[i].candidates)
-        return History(tuple(self.finished(before)), tuple(pending), self._proposed, self._children)
-
-    def all_results(self) -> list[Result]:
-        """Baselines and networks."""
-        return [*self.baselines, *self.finished()]
 
 
 @dataclass(frozen=True)
@@ -320,12 +196,6 @@ def check_objects(described: Described, own: Own, given: Mapping[str, Any] | Non
             + (", an object of Python. Give it again" if before else ". Do not give another one")
             + " (controller=...)."
         )
-
-
-def read_state(folder: Path) -> State:
-    """The state of a run, read only."""
-    path = folder / JOURNAL
-    return State.replayed(read(path)) if path.is_file() else State()
 
 
 def differences(old: SearchConfig, new: SearchConfig) -> list[str]:

@@ -13,7 +13,6 @@ import numpy as np
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import Controller, name_of
 from adanet_py.fidelity import Rung, Seen
-from adanet_py.folder import State
 from adanet_py.memory import fitting
 from adanet_py.own import engine_for
 from adanet_py.plan import (
@@ -28,6 +27,7 @@ from adanet_py.records import Candidate, Group, History, Result, Status
 from adanet_py.refine.bandit import share_of_children
 from adanet_py.refine.refiner import Refiner
 from adanet_py.space import SearchSpace
+from adanet_py.state import State
 
 PROPOSALS = 8  # that may be too costly for the time left before none is made
 FRUITLESS = 400  # candidates in a row that break a bound, after which a count is given up

@@ -33,7 +33,7 @@ from adanet_py.ending import finish, time_an_offer
 from adanet_py.errors import AdanetError
 from adanet_py.executors import Event, Executor, LocalExecutor, Nursery
 from adanet_py.fidelity import Seen
-from adanet_py.folder import State, evict
+from adanet_py.folder import evict
 from adanet_py.grouping import Grouper
 from adanet_py.journal import Journal, StorageError
 from adanet_py.member_fits import MemberFits
@@ -52,6 +52,7 @@ from adanet_py.reward import with_reward
 from adanet_py.saving import Saver
 from adanet_py.space import SearchSpace
 from adanet_py.space_losses import with_losses
+from adanet_py.state import State
 from adanet_py.tables import standard_error
 from adanet_py.training.engines.native import Readiness
 from adanet_py.training.losses import AUTO

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adanet_py.errors import RunError
 from adanet_py.export import ENSEMBLE
-from adanet_py.folder import State, read_described, read_state
+from adanet_py.folder import read_described
 from adanet_py.metrics import get_metric
 from adanet_py.model import MODEL_FILE, Model, load
 from adanet_py.own import Own
@@ -21,6 +21,7 @@ from adanet_py.plan import best_of
 from adanet_py.prepare import has_prepared, load_prepared
 from adanet_py.records import Result
 from adanet_py.space import default_registries, space_of
+from adanet_py.state import State, read_state
 
 if TYPE_CHECKING:
     import pandas as pd

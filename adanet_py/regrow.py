@@ -19,11 +19,12 @@ from adanet_py.data.splits import Split
 from adanet_py.ensembling import Grown, HeldOut, Options, grow_ensemble, why_none, write_table
 from adanet_py.errors import RunError
 from adanet_py.export import ENSEMBLE, TOLERANCE, expect, stored_member, write_expected
-from adanet_py.folder import PROBE, read_described, read_state
+from adanet_py.folder import PROBE, read_described
 from adanet_py.leaderboard import ranked
 from adanet_py.model import Model, load
 from adanet_py.prediction_cost import costs
 from adanet_py.records import Result
+from adanet_py.state import read_state
 
 if TYPE_CHECKING:
     from adanet_py.prepare import Prepared

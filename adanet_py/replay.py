@@ -12,19 +12,12 @@ from typing import Any
 from adanet_py.data.demo import load_demo
 from adanet_py.errors import RunError
 from adanet_py.executors import Executor, make_nursery
-from adanet_py.folder import (
-    Described,
-    State,
-    candidate_file,
-    check_objects,
-    read_described,
-    read_state,
-    same_data,
-)
+from adanet_py.folder import Described, candidate_file, check_objects, read_described, same_data
 from adanet_py.own import Own
 from adanet_py.placement import make_executor, make_job
 from adanet_py.prepare import Prepared, prepare, read
 from adanet_py.records import Group, Result, Status
+from adanet_py.state import State, read_state
 
 OnEvent = Callable[[dict[str, Any]], None]
 

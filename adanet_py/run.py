@@ -19,9 +19,7 @@ from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.executors import Executor, Nursery, make_nursery
 from adanet_py.folder import (
     CONFIG,
-    JOURNAL,
     Described,
-    State,
     begin,
     candidate_file,
     check_objects,
@@ -33,7 +31,6 @@ from adanet_py.folder import (
     new_folder,
     open_folder,
     read_described,
-    read_state,
     same_data,
     tidy,
 )
@@ -49,6 +46,7 @@ from adanet_py.refine import find_moves
 from adanet_py.refine.acceptance import OBJECTIVES
 from adanet_py.replay import data_again, replay
 from adanet_py.space import SearchSpace, space_of
+from adanet_py.state import JOURNAL, State, read_state
 
 if TYPE_CHECKING:
     pass

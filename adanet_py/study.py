@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adanet_py.folder import State, read_described, read_state
+from adanet_py.folder import read_described
 from adanet_py.importance import short
 from adanet_py.journal import refused
 from adanet_py.metrics import get_metric
 from adanet_py.records import Result, Scalar, Status
 from adanet_py.space import SearchSpace, project
 from adanet_py.space_points import value_of
+from adanet_py.state import State, read_state
 
 if TYPE_CHECKING:
     import optuna

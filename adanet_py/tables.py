@@ -11,7 +11,7 @@ import numpy as np
 from adanet_py import fronts, leaderboard
 from adanet_py.advice import IMPORTANCE_COLUMNS, importance_rows
 from adanet_py.calibration import cross_fitted
-from adanet_py.folder import State, candidate_file
+from adanet_py.folder import candidate_file
 from adanet_py.frames import make_frame, write_csv
 from adanet_py.intervals import standard_errors
 from adanet_py.metrics import get_metric, score, to_error
@@ -20,6 +20,7 @@ from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
 from adanet_py.space import SearchSpace
+from adanet_py.state import State
 from adanet_py.tasks import is_regression
 
 TOP = 20

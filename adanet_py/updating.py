@@ -28,13 +28,14 @@ from adanet_py.ensemble.weights import Weights
 from adanet_py.ensembling import FOLDS, HeldOut, Options, Rows, make_setting, why_none
 from adanet_py.errors import DataError, RunError
 from adanet_py.export import ENSEMBLE
-from adanet_py.folder import PROBE, candidate_file, read_described, read_state
+from adanet_py.folder import PROBE, candidate_file, read_described
 from adanet_py.leaderboard import ranked
 from adanet_py.metrics import get_metric, score
 from adanet_py.model import Member, Model, load, network_member
 from adanet_py.outputs import as_outputs, in_own_unit
 from adanet_py.records import Result
 from adanet_py.regrow import prepare_again, save_checked
+from adanet_py.state import read_state
 from adanet_py.tasks import is_regression
 
 OUT = "updated.adanet"

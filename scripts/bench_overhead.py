@@ -46,7 +46,6 @@ from benching import command, deliver, machine, shown, spread, table
 from adanet_py.config import SearchConfig
 from adanet_py.controllers import CONTROLLERS
 from adanet_py.executors import Event, make_nursery
-from adanet_py.folder import State
 from adanet_py.journal import Journal, read
 from adanet_py.loop import Search
 from adanet_py.own import Own
@@ -55,6 +54,7 @@ from adanet_py.prepare import prepare
 from adanet_py.prepare import read as read_data
 from adanet_py.records import Candidate, Evaluation, Group, History, Result, Status
 from adanet_py.space import load_space
+from adanet_py.state import State
 
 STARTS: dict[str, list[str]] = {
     "python -c pass": ["-c", "pass"],

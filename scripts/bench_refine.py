@@ -31,11 +31,11 @@ from typing import Any
 import pandas as pd
 from bench_tables import split
 
-from adanet_py.folder import State, read_state
 from adanet_py.metrics import get_metric, to_error
 from adanet_py.records import Result
 from adanet_py.refine import MOVES
 from adanet_py.refine.refiner import CONTROLS, PRUNING
+from adanet_py.state import State, read_state
 
 TABLES = {  # metrics of which less is better
     "abalone": "rmse",

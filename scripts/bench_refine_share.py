@@ -24,7 +24,7 @@ import pandas as pd
 from bench_refine import TABLES, call
 from bench_tables import split
 
-from adanet_py.folder import read_state
+from adanet_py.state import read_state
 
 SHARES = ("0", "auto")
 DEFAULT = ("phoneme", "sick", "credit_g", "california_housing")

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 import adanet_py
-from adanet_py.folder import is_run, read_state
+from adanet_py.folder import is_run
 from adanet_py.portfolio import KINDS, Entry, Portfolio, build_portfolio, write_portfolio
 from adanet_py.records import Candidate, History
 from adanet_py.space import SearchSpace, load_space, sample
+from adanet_py.state import read_state
 
 TABLES = (
     "abalone", "titanic", "sick", "telco_churn", "bank_marketing", "bike_sharing_hour", "spambase",

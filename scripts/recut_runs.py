@@ -22,10 +22,10 @@ import numpy as np
 
 from adanet_py import fidelity
 from adanet_py.fidelity import FIDELITIES, Rung
-from adanet_py.folder import State, read_state
 from adanet_py.metrics import get_metric, to_error
 from adanet_py.plan import kept
 from adanet_py.records import Result
+from adanet_py.state import State, read_state
 
 LATE = (Rung(1 / 8, 1 / 2), Rung(1 / 3, 1 / 4, 1 / 3))
 WAYS = {name: entry.rungs for name, entry in FIDELITIES.items() if name != "hyperband"} | {

@@ -27,8 +27,8 @@ from recut_runs import recut
 
 from adanet_py.controllers import CONTROLLERS
 from adanet_py.fidelity import FIDELITIES
-from adanet_py.folder import State
 from adanet_py.records import Candidate, Evaluation, Group, Result, Status
+from adanet_py.state import State
 
 EPOCHS = tuple(range(1, 33))
 

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import bench_refine  # type: ignore[import-not-found]
 
-from adanet_py.folder import State
 from adanet_py.records import Candidate, Result, Status
 from adanet_py.refine import MOVES
+from adanet_py.state import State
 
 
 def result(parent=None, seed=0, move="train_on", **values):

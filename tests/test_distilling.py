@@ -17,8 +17,8 @@ from adanet_py.cli import app
 from adanet_py.distilling import Distilling, distil, make_loss, teach, trust
 from adanet_py.ensembling import Options
 from adanet_py.errors import ConfigError, RunError
-from adanet_py.folder import read_state
 from adanet_py.model import load
+from adanet_py.state import read_state
 
 SEARCH = {"target": "target", "candidates": 6, "space": "tiny", "workers": 0, "seed": 1}
 FREE = Options(lambda_=0.0, beta=0.0)

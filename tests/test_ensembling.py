@@ -25,12 +25,13 @@ from adanet_py.ensemble.growth import grow
 from adanet_py.ensemble.losses import LOSSES
 from adanet_py.ensembling import COLUMNS, HeldOut, Options, grow_ensemble, is_better
 from adanet_py.errors import ConfigError, RunError
-from adanet_py.folder import candidate_file, read_state
+from adanet_py.folder import candidate_file
 from adanet_py.leaderboard import ranked
 from adanet_py.model import load
 from adanet_py.outputs import as_outputs, predictions
 from adanet_py.records import Candidate, Result, Status
 from adanet_py.regrow import regrow
+from adanet_py.state import read_state
 
 SEARCH = {"target": "target", "candidates": 16, "space": "tiny", "workers": 0, "seed": 1}
 

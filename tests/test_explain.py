@@ -13,7 +13,7 @@ from adanet_py import loop, saving
 from adanet_py.cli import app
 from adanet_py.errors import RunError
 from adanet_py.explain import DECISIONS, RIVALS, explain, lines
-from adanet_py.folder import read_state
+from adanet_py.state import read_state
 
 
 @pytest.fixture(scope="module")

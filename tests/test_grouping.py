@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from adanet_py.folder import State
 from adanet_py.grouping import LAG, Grouper
 from adanet_py.records import Candidate, Group, History, Result, Status
 from adanet_py.refine.refiner import Refiner
+from adanet_py.state import State
 
 
 def grouper_of(state: State, refiner: Refiner, counted: bool, first: int | None) -> Grouper:

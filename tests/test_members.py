@@ -30,10 +30,10 @@ from adanet_py.data.target import Target
 from adanet_py.data.targets import Targets
 from adanet_py.ensembling import Options
 from adanet_py.errors import ConfigError
-from adanet_py.folder import read_state
 from adanet_py.member_fits import MemberFits, main
 from adanet_py.model import load
 from adanet_py.regrow import regrow
+from adanet_py.state import read_state
 
 MODELS = [
     RandomForestClassifier(7, class_weight={"yes": 2.0, "no": 1}, max_depth=3),

@@ -14,11 +14,12 @@ import adanet_py
 from adanet_py import export, prediction_cost, saving
 from adanet_py.data.splits import Split
 from adanet_py.ensembling import HeldOut, Options, grow_ensemble
-from adanet_py.folder import PROBE, State, read_state
+from adanet_py.folder import PROBE
 from adanet_py.leaderboard import ranked
 from adanet_py.outcome import outcome_of
 from adanet_py.prediction_cost import costs
 from adanet_py.regrow import model_of
+from adanet_py.state import State, read_state
 
 
 class Slow:

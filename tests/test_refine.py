@@ -20,7 +20,7 @@ from adanet_py.architectures import ARCHITECTURES
 from adanet_py.choosing import make_choice
 from adanet_py.ensemble.pool import read_pool
 from adanet_py.errors import ConfigError, RunError, SpaceError
-from adanet_py.folder import candidate_file, evict, read_state
+from adanet_py.folder import candidate_file, evict
 from adanet_py.metrics import get_metric
 from adanet_py.own import Own
 from adanet_py.plan import best_of
@@ -34,6 +34,7 @@ from adanet_py.refine.refiner import CONTROL, PARENTS, Refiner, possible_parents
 from adanet_py.replay import replay
 from adanet_py.reward import RewardRule
 from adanet_py.space import load_space
+from adanet_py.state import read_state
 from adanet_py.training.engines import ENGINES, make_engine
 from adanet_py.training.jobs import make_program as program_of_group
 from adanet_py.training.jobs import run_group

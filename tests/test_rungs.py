@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 import adanet_py
-from adanet_py.folder import read_state
 from adanet_py.records import Status
+from adanet_py.state import read_state
 
 
 def table(n: int = 240) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.layers import is_decayed
 from adanet_py.choosing import make_choice
 from adanet_py.explain import explain, lines
-from adanet_py.folder import candidate_file, read_state
+from adanet_py.folder import candidate_file
 from adanet_py.metrics import get_metric
 from adanet_py.records import Candidate, History, Result, Status
 from adanet_py.refine import MOVES
@@ -28,6 +28,7 @@ from adanet_py.refine.refiner import Refiner
 from adanet_py.replay import replay
 from adanet_py.reward import RewardRule
 from adanet_py.space import load_space
+from adanet_py.state import read_state
 from adanet_py.training import probe
 from adanet_py.training.engines import ENGINES, make_engine
 from adanet_py.training.jobs import make_program as program_of_group

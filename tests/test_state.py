@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from adanet_py.folder import State
 from adanet_py.plan import best_of
 from adanet_py.proposing import with_failures
 from adanet_py.records import Candidate, Group, History, Result, Status
+from adanet_py.state import State
 
 
 def event(group: int, value: int = 0) -> dict[str, object]:

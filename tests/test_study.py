@@ -12,9 +12,9 @@ from tables import check_here, table
 import adanet_py
 from adanet_py import saving
 from adanet_py.errors import RunError
-from adanet_py.folder import read_state
 from adanet_py.records import Status
 from adanet_py.run import study
+from adanet_py.state import read_state
 
 STATES = {Status.PRUNED: TrialState.PRUNED, Status.INFEASIBLE: TrialState.FAIL}
 
