@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adanet_py.controllers.columns import columns_of
+from adanet_py.controllers.failures import drawn_elsewhere, likely_failures
 from adanet_py.controllers.families import (
     Controller,
     Proposal,
@@ -66,11 +67,11 @@ def _propose(
     population = _population(space, history)
     numbers = {d.name for d in space.decisions if not d.static}
     programs = {d.name for d in space.decisions if d.static}
-    one_setting = has_one_setting(space)
+    one_setting, fails = has_one_setting(space), likely_failures(space, history)
 
     def draw(program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None) -> Proposal:
         if program is None:
-            return _new_family()
+            return drawn_elsewhere(_new_family, lambda family: family[0], fails, rng)
         if anchor is not None:
             base, parent = dict(anchor), None
         else:

@@ -29,6 +29,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from adanet_py.controllers.columns import columns_of
+from adanet_py.controllers.failures import drawn_elsewhere, likely_failures
 from adanet_py.controllers.families import Controller, Proposal, propose_family_by_family
 from adanet_py.controllers.scored import Scored, of_programs, of_settings, scored
 from adanet_py.records import Candidate, History, Result, Scalar
@@ -62,7 +63,8 @@ def from_sampler(
     A sampler given as an object is copied at every call and the copy's random states are seeded
     from `rng`; the object itself never changes. Samplers that keep their place in the study (grid,
     quasi-random) start anew at each call, and what was proposed before is skipped. Failed results
-    count as somewhat worse than the worst usable one. At most `remembered` results enter a study.
+    count as somewhat worse than the worst usable one, and programs where all fail are skipped too
+    (failures.py). At most `remembered` results enter a study.
     The sampler maximises the reward, or minimises the `objectives`, in which a failure is the worst
     of all results.
     """
@@ -71,7 +73,7 @@ def from_sampler(
         space: SearchSpace, history: History, n: int, rng: np.random.Generator
     ) -> list[Candidate]:
         program_seed, settings_seed = (int(s) for s in rng.integers(2**31, size=2))
-        rows = scored(space, history)
+        rows, fails = scored(space, history), likely_failures(space, history)
 
         def values(found: Sequence[Result | None]) -> list[list[float]]:
             assert objectives is not None
@@ -95,7 +97,7 @@ def from_sampler(
             program: Mapping[str, Scalar] | None, anchor: Mapping[str, Scalar] | None
         ) -> Proposal:
             if program is None:
-                program = study(None).ask({})
+                program = drawn_elsewhere(lambda: study(None).ask({}), dict, fails, rng)
             key = program["architecture"], program["optimizer"]
             return study(key).ask(program), None, None
 

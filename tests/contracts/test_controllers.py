@@ -297,8 +297,9 @@ def test_a_region_where_everything_fails_is_kept_away_from(name):
         for c in tried
     )
     asked = [CONTROLLERS[name](SURFACE, History(results), 1, rng(i))[0] for i in range(100)]
-    # Of random ones a half is in it, 50 with a standard deviation of 5.
-    assert sum(c.architecture == "deep" for c in asked) <= 38
+    # Of random ones a half is in it. Over 8 other histories at most 8 of these were (ppo; evolution
+    # 5, nsga2 3, optuna_tpe 7): a share p of .1 is above 20 once in 1,000 times.
+    assert sum(c.architecture == "deep" for c in asked) <= 20
 
 
 CELL = load_space(
