@@ -7,7 +7,8 @@ from pathlib import Path
 
 from adanet_py.errors import AdanetError
 from adanet_py.folder import CONFIG, read_described
-from adanet_py.model import MODEL_FILE, load
+from adanet_py.model import load
+from adanet_py.model_file import MODEL_FILE
 from adanet_py.state import JOURNAL, State, read_state
 from adanet_py.subnetworks.folder import check_grown, is_grown
 

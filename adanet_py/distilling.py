@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanet_py.baselines import one_fold, predict_member
 from adanet_py.ensemble.links import Link
 from adanet_py.ensembling import Grown, Options, Scores
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.export import probe
 from adanet_py.leaderboard import ranked
+from adanet_py.member import Member
 from adanet_py.metrics import get_metric, score
-from adanet_py.model import Member, Model
-from adanet_py.outputs import as_outputs, in_own_unit, predictions
+from adanet_py.model import Model
+from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prepare import Prepared
 from adanet_py.records import Result
 from adanet_py.regrow import grow_again, model_of, prepare_again, save_checked
@@ -130,14 +130,7 @@ def _features(prepared: Prepared, rows: np.ndarray | slice) -> dict[str, np.ndar
 
 def teach(model: Model, features: Mapping[str, np.ndarray], fold: int) -> np.ndarray:
     """What fold `fold` of a model's members makes of rows: outputs as a network's [N, C]."""
-    found = []
-    for member in model.members:
-        if member.kind == "network":
-            raw = model.fold_outputs(member, dict(features))[fold]
-            found.append(raw.astype(np.float64) / member.temperature)
-        else:
-            said = predict_member(one_fold(member.arrays, fold), features, model.task)
-            found.append(as_outputs(model.task, said, model.target.mean, model.target.scale))
+    found = [model.member_outputs(member, dict(features), fold) for member in model.members]
     if model.weights is None:
         return found[0]
     link = Link.of_spec(model.spec)

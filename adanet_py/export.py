@@ -19,15 +19,9 @@ import numpy as np
 from adanet_py.data.splits import Split
 from adanet_py.executors.nursery import Forked, Nursery, Process
 from adanet_py.folder import candidate_file
-from adanet_py.model import (
-    MODEL_FILE,
-    Member,
-    Model,
-    baseline_member,
-    load,
-    network_member,
-    verify,
-)
+from adanet_py.member import Member, baseline_member, network_member
+from adanet_py.model import Model, load
+from adanet_py.model_file import MODEL_FILE
 from adanet_py.own import Own
 from adanet_py.prediction_cost import costs
 from adanet_py.prepare import Prepared, probe_rows
@@ -35,6 +29,8 @@ from adanet_py.records import Result, Status
 from adanet_py.worker import die_with
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from adanet_py.ensembling import Grown
 
 # What a check needs, for the fork server to import once.
@@ -178,7 +174,7 @@ def start_check(
 
         frame = pd.read_feather(folder / "cache" / "probe.feather")
         loaded = load(path, own=own)
-        found = verify(loaded, frame, fold.tolist(), expected)
+        found = verify(loaded, frame, fold, expected)
         cost = costs({str(loaded.about["candidate"]): loaded}, frame)
         return Check(result, path, None, found, grown=grown, costs=cost)
     arguments = [str(path), str(folder / "cache")]
@@ -215,6 +211,27 @@ def probe(split: Split, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     fold = np.repeat(np.arange(len(valid)), [len(v) for v in valid])
     at = np.array([position[int(r)] for r in rows], dtype=np.int64)
     return outputs[at], fold[at]
+
+
+def verify(
+    model: Model, frame: pd.DataFrame, fold: np.ndarray, expected: Sequence[np.ndarray]
+) -> float:
+    """The largest difference between what was scored and what the model gives on the probe rows.
+
+    `frame` has the N rows. `expected` holds for each member the outputs [N, ...] stored in
+    training (see `Model.fold_outputs`), those of row i by its fold `fold[i]`. A difference is
+    relative to the size of what was stored, where that is above 1; infinite where the model gives
+    another shape or numbers that are not finite.
+    """
+    features, largest = model.features(frame), 0.0
+    for member, stored in zip(model.members, expected, strict=True):
+        each = model.fold_outputs(member, features)
+        found = each[fold, np.arange(len(frame))]
+        size = np.maximum(1.0, np.abs(stored))
+        if found.shape != stored.shape or not np.isfinite(found).all():
+            return float("inf")
+        largest = max(largest, float((np.abs(found - stored) / size).max(initial=0.0)))
+    return largest
 
 
 def accept(check: Check) -> dict[str, Any]:
@@ -254,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with np.load(options.cache / "probe.npz", allow_pickle=False) as stored:
         expected, fold = [stored[f"arr_{i}"] for i in range(len(model.members))], stored["fold"]
     frame = pd.read_feather(options.cache / "probe.feather")
-    difference = verify(model, frame, fold.tolist(), expected)
+    difference = verify(model, frame, fold, expected)
     models = [model, *([load(options.beside)] if options.beside else [])]
     cost = {}
     if difference <= TOLERANCE:

@@ -1,18 +1,12 @@
-"""The self-contained artifact: one file with preprocessing, members, weights of the mixture.
+"""A model: raw rows in, labels, probabilities or values out; of one member or an ensemble.
 
-A model file is a zip of three parts, JSON and safetensors only, so loading executes no code:
-``manifest.json`` (task, classes, members, checksum), ``preprocessor.json`` and
-``weights.safetensors``. Architectures are named and looked up in the registry, never imported from
-a path in the file.
+It is self-contained: preprocessing, members and weights of the mixture go into one file, see
+model_file.py, which is loaded without executing any code from it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,45 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanet_py.baselines import count_folds, kind_of, one_fold, predict_member
+from adanet_py.baselines import count_folds, one_fold, predict_member
 from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Features, Preprocessor
 from adanet_py.data.table import read_table
 from adanet_py.data.targets import AnyTarget, all_numbers, encode, from_json, names_from_json
 from adanet_py.ensemble.links import Link
 from adanet_py.ensemble.weights import Weights
-from adanet_py.errors import ConfigError, RunError, check_known
+from adanet_py.errors import ConfigError, RunError
 from adanet_py.journal import write_atomic
+from adanet_py.member import Member, Networks, with_prefix
 from adanet_py.metrics import Metric, check_values, check_weighted, common, resolve_metric, score
+from adanet_py.model_file import Content, find, oldest_version, pack, readable, unpack
 from adanet_py.outputs import as_outputs, predictions
 from adanet_py.own import Own
 from adanet_py.records import Candidate, DataSpec
 from adanet_py.tasks import has_several_targets, is_regression, part_of
-from adanet_py.training.losses import choose_loss, loss_name
+from adanet_py.training.losses import loss_name
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-VERSION = 4  # of models with ONNX graphs; 3 with trees, 2 of ensembles of others, 1 of a single one
-MODEL_FILE = "model.adanet"
-_PARTS = ("manifest.json", "preprocessor.json", "weights.safetensors")
-_CHUNK = 4096
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One network (in all its folds) or one baseline of a model.
-
-    `arrays` are its weights: for a network "<fold>/<parameter>", for a baseline those of
-    `baselines.Baseline.member`.
-    """
-
-    kind: str  # "network", "linear", "trees" or "onnx"
-    arrays: Mapping[str, np.ndarray]
-    candidate: Candidate
-    folds: int = 1
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +42,10 @@ class Model:
     """What predicts: raw rows in, labels, probabilities or values out.
 
     With `weights` it is an ensemble: the outputs of its members, logits over their temperature or
-    standardised values, are combined by them. `own` holds what the user gave as objects, which a
-    file cannot carry. `exposure` is the column by which it predicts counts or amounts: those
-    expected of a row at its exposure.
+    standardised values, are combined by them. Without, it has one member. `own` holds what the user
+    gave as objects, which a file cannot carry. `exposure` is the column by which it predicts counts
+    or amounts: those expected of a row at its exposure. `metric` is the one it was chosen by,
+    `about` what else is known of it (plain values: its score, its parameters ...).
     """
 
     target_name: str | tuple[str, ...]
@@ -130,14 +106,17 @@ class Model:
         metric: str | None = None,
         weight: str | None = None,
     ) -> dict[str, float]:
-        """The usual metrics of the task on rows that have the target.
+        """The usual metrics of the task on the rows of `data` that have the target: name -> value.
 
+        `target` names its column or columns, where they are called otherwise than in the run.
         `metric`, any that suits the task, comes first, by default the run's own. `weight` names a
-        column of row weights; metrics that take none are then left out, or, where it is asked for,
-        a ConfigError. `on_note` is told of rows left out, for want of a target, say.
+        column of row weights; metrics that take none are then left out. `on_note` is told, in a
+        sentence, which rows are left out and why.
+
+        Raises DataError for data that lack a column, ConfigError for a `metric` that does not suit
+        the task or the values, or takes no weights where there are some.
         """
-        scored = self._scored(data, target, on_note, metric, weight)
-        return scored.metrics(self.task, scored.y, scored.outputs, scored.first)
+        return self._scored(data, target, on_note, metric, weight).metrics()
 
     def evaluate_targets(
         self,
@@ -150,16 +129,10 @@ class Model:
     ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """What `evaluate` returns, and of each target alone: name -> metric -> value."""
         scored = self._scored(data, target, on_note, metric, weight)
-        whole = scored.metrics(self.task, scored.y, scored.outputs, scored.first)
         each = {}
         if has_several_targets(self.task):
-            alone = part_of(self.task)
-            for t, name in enumerate(self.target_name):
-                column = scored.outputs[:, t]
-                if not is_regression(alone):
-                    column = np.stack([1 - column, column], axis=1)
-                each[name] = scored.metrics(alone, scored.y[:, t], column)
-        return whole, each
+            each = {name: scored.alone(t).metrics() for t, name in enumerate(self.target_name)}
+        return scored.metrics(), each
 
     def _scored(
         self,
@@ -185,7 +158,7 @@ class Model:
             y = all_numbers(table.target)  # exact: a 0 that is none any more has no deviance
             if metric is not None:
                 check_values(first, y)
-        return _Scored(y, outputs, weights, first)
+        return _Scored(self.task, y, outputs, weights, first)
 
     def _frame(self, data: Any) -> pd.DataFrame:
         import pandas as pd
@@ -206,30 +179,36 @@ class Model:
         return features
 
     def _outputs(self, frame: pd.DataFrame) -> np.ndarray:
-        """Probabilities [N, C] or values [N] of the mixture; see outputs.py for several targets."""
         return self.outputs_of(self.features(frame))
 
     def outputs_of(self, features: Features) -> np.ndarray:
-        """Probabilities or values of rows that are read already, see `features`."""
+        """What it predicts of rows that are read already, see `features`.
+
+        Probabilities [N, C] or values [N]; with several targets [N, T], see outputs.py.
+        """
         if self.weights is None:
-            return self._predict(self.members[0], features)
+            [member] = self.members
+            if member.kind != "network":
+                return predict_member(member.arrays, features, self.task)
+            return self.finish(self.fold_outputs(member, features).mean(0), member.temperature)
         link, exposure = Link.of_spec(self.spec), features.get("exposure")
         offset = None if exposure is None else np.log(exposure.astype(np.float64))
         raw = [link.raw(self.member_outputs(m, features), offset) for m in self.members]
         return self.finish(link.values(self.weights.combine(np.stack(raw)), offset), 1.0)
 
-    def member_outputs(self, member: Member, features: Features) -> np.ndarray:
-        """Outputs of a member [N, n_outputs]: logits, or standardised values."""
-        if member.kind != "network":
-            found = predict_member(member.arrays, features, self.task)
-            return as_outputs(self.task, found, self.target.mean, self.target.scale)
-        raw = self.fold_outputs(member, features).mean(0).astype(np.float64)
-        return np.asarray(raw / member.temperature)
+    def member_outputs(
+        self, member: Member, features: Features, fold: int | None = None
+    ) -> np.ndarray:
+        """Outputs of a member [N, n_outputs]: logits over its temperature, or standardised values.
 
-    def _predict(self, member: Member, features: Features) -> np.ndarray:
+        Those of its folds are averaged, unless one `fold` is asked for.
+        """
         if member.kind != "network":
-            return predict_member(member.arrays, features, self.task)
-        return self.finish(self.fold_outputs(member, features).mean(0), member.temperature)
+            arrays = member.arrays if fold is None else one_fold(member.arrays, fold)
+            found = predict_member(arrays, features, self.task)
+            return as_outputs(self.task, found, self.target.mean, self.target.scale)
+        raw = self._networks_of(member).outputs(features, fold).mean(0).astype(np.float64)
+        return np.asarray(raw / member.temperature)
 
     def finish(self, outputs: np.ndarray, temperature: float) -> np.ndarray:
         """Network outputs [N, n_outputs] as probabilities [N, C] or values [N]."""
@@ -237,70 +216,26 @@ class Model:
         return predictions(self.task, outputs, temperature, mean, scale)
 
     def fold_outputs(self, member: Member, features: Features) -> np.ndarray:
-        """Outputs of a network member's folds as they are scored [F, N, n_outputs]; loads torch."""
-        import torch
+        """What each fold of a member makes of rows, as a run stores it and scores it [F, N, ...].
 
-        from adanet_py.training.engines.program import as_members, merge_members, per_row
+        Of a network its raw outputs, of a baseline probabilities or values.
+        """
+        if member.kind == "network":
+            return self._networks_of(member).outputs(features)
+        folds = [one_fold(member.arrays, f) for f in range(count_folds(member.arrays))]
+        return np.stack([predict_member(arrays, features, self.task) for arrays in folds])
 
-        modules, scaling = self._networks[self.members.index(member)]
-        loss = choose_loss(member.candidate.static, self.spec, self.own.all_losses())
-        numeric = torch.from_numpy(features[scaling])
-        category = torch.from_numpy(features["category"])
-        exposure = features.get("exposure")
-        offset = 0.0 if exposure is None else per_row(torch.from_numpy(exposure).log())
-        out = []
-        with torch.inference_mode():
-            for module in modules:
-                parts = [
-                    as_members(module(n, c), 1)
-                    for n, c in zip(numeric.split(_CHUNK), category.split(_CHUNK), strict=True)
-                ]
-                out.append(merge_members(torch.cat(parts) + offset, self.task, loss).numpy())
-        return np.stack(out)
+    def _networks_of(self, member: Member) -> Networks:
+        return self._networks[self.members.index(member)]
 
     @cached_property
-    def _networks(self) -> list[tuple[list[Any], str]]:
-        """Modules of every fold and the scaling, for every network member."""
-        import torch
-
-        from adanet_py.training.engines.program import build_module, load_weights
-
-        known = self.own.loadable_architectures()
-        out: list[tuple[list[Any], str]] = []
-        for member in self.members:
-            modules = []
-            name = member.candidate.architecture
-            if member.kind == "network":
-                check_known("architecture", name, known, RunError)
-            for f in range(member.folds if member.kind == "network" else 0):
-                module = build_module(known[name], member.candidate, self.spec, 0)
-                prefix = f"{f}/"
-                state = {
-                    n.removeprefix(prefix): torch.from_numpy(np.array(v))
-                    for n, v in member.arrays.items()
-                    if n.startswith(prefix)
-                }
-                try:
-                    load_weights(module, state)
-                except RuntimeError:
-                    raise RunError(
-                        f"The model file does not hold the weights of the {name} network it names. "
-                        "Use an intact copy."
-                    ) from None
-                modules.append(module.eval())
-            scaling = "quantile"
-            if member.kind == "network":
-                scaling = str(known[name].complete(member.candidate.static)["scaling"])
-            out.append((modules, scaling))
-        return out
-
-    @property
-    def _version(self) -> int:
-        """The oldest format that has what the model has."""
-        kinds = {m.kind for m in self.members}
-        if kinds & {"onnx", "trees"}:
-            return VERSION if "onnx" in kinds else 3
-        return 1 if self.weights is None else 2
+    def _networks(self) -> dict[int, Networks]:
+        """The modules of every network member, by its place."""
+        return {
+            i: Networks.of(member, self.spec, self.own)
+            for i, member in enumerate(self.members)
+            if member.kind == "network"
+        }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model file, atomically."""
@@ -308,18 +243,9 @@ class Model:
 
     def to_bytes(self) -> bytes:
         """What is in the model file."""
-        from safetensors.numpy import save
-
-        arrays = {
-            f"{i}/{n}": np.ascontiguousarray(v)
-            for i, member in enumerate(self.members)
-            for n, v in member.arrays.items()
-        }
-        weights = save(arrays)
-        preprocessor = json.dumps(self.preprocessor.to_json()).encode()
+        arrays = {f"{i}/{n}": v for i, m in enumerate(self.members) for n, v in m.arrays.items()}
         manifest = {
-            "format": "adanet_py model",
-            "version": self._version,
+            "version": oldest_version({m.kind for m in self.members}, self.weights is not None),
             "target_name": self.target_name,
             "metric": self.metric,
             "target": self.target.to_json(),
@@ -336,41 +262,40 @@ class Model:
             ],
             "weights": None if self.weights is None else self.weights.to_json(),
             "about": dict(self.about),
-            "sha256": {
-                "preprocessor.json": hashlib.sha256(preprocessor).hexdigest(),
-                "weights.safetensors": hashlib.sha256(weights).hexdigest(),
-            },
         }
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in zip(
-                _PARTS, (json.dumps(manifest).encode(), preprocessor, weights), strict=True
-            ):
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
-        return buffer.getvalue()
+        return pack(Content(manifest, self.preprocessor.to_json(), arrays))
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """Truth (codes, or numbers in their own unit), predictions, weights and the first metric."""
+    """Predictions beside the truth `y` (codes, or numbers in their own unit) and row weights.
 
+    `first` is the metric that is shown before the usual ones of the task.
+    """
+
+    task: str
     y: np.ndarray
     outputs: np.ndarray
     weights: np.ndarray | None
-    first: Metric
+    first: Metric | None
 
-    def metrics(
-        self, task: str, y: np.ndarray, outputs: np.ndarray, first: Metric | None = None
-    ) -> dict[str, float]:
-        """`first` and the usual metrics of `task` that are defined for truth and weights."""
+    def metrics(self) -> dict[str, float]:
+        """`first` and the usual metrics of the task, those that truth and weights allow."""
         shown = [
             m
-            for m in (*([] if first is None else [first]), *common(task))
-            if task in m.tasks
-            and (m.domain is None or m.domain.holds(y).all())
-            and (self.weights is None or task not in m.unweighted)
+            for m in (*([] if self.first is None else [self.first]), *common(self.task))
+            if self.task in m.tasks
+            and (m.domain is None or m.domain.holds(self.y).all())
+            and (self.weights is None or self.task not in m.unweighted)
         ]
-        return {m.name: score(m, y, outputs, self.weights) for m in shown}
+        return {m.name: score(m, self.y, self.outputs, self.weights) for m in shown}
+
+    def alone(self, t: int) -> _Scored:
+        """Target `t` of several."""
+        task, outputs = part_of(self.task), self.outputs[:, t]
+        if not is_regression(task):
+            outputs = np.stack([1 - outputs, outputs], axis=1)
+        return _Scored(task, self.y[:, t], outputs, self.weights, None)
 
 
 def load(path: str | os.PathLike[str], *, own: Own | None = None) -> Model:
@@ -379,84 +304,33 @@ def load(path: str | os.PathLike[str], *, own: Own | None = None) -> Model:
     `own`: the objects the model uses, where the user gave it any.
     Raises RunError for a missing, damaged or newer file.
     """
-    found = Path(path)
-    if found.is_dir():
-        found = found / MODEL_FILE
-    if not found.is_file():
-        hint = "Give a folder a search printed as its run, or a file saved from one."
-        if Path(path).is_dir() and (Path(path) / "journal.jsonl").exists():
-            hint = "That run has not saved a model yet: go on with it by `resume`."
-        raise RunError(
-            f"Expected a model file or a run folder with one at {path}, found none. {hint}"
-        )
-    parts = _read_parts(found)
-    try:
-        manifest = json.loads(parts["manifest.json"])
-        if manifest.get("format") != "adanet_py model":
-            raise ValueError("it is not a model of adanet_py")
-        if int(manifest["version"]) > VERSION:
-            raise RunError(
-                f"{found} was written by a newer version (format {manifest['version']}, this "
-                f"program reads up to {VERSION}). Update adanet_py."
-            )
-        for name in _PARTS[1:]:
-            if hashlib.sha256(parts[name]).hexdigest() != manifest["sha256"][name]:
-                raise ValueError(f"the checksum of {name} does not fit")
-        return _build(manifest, parts, own or Own())
-    except RunError:
-        raise
-    except Exception as error:  # damaged content fails in many ways; all mean the same to a user
-        raise RunError(f"{found} cannot be read as a model: {error}. Use an intact copy.") from None
+    found = find(path)
+    content = unpack(found)
+    with readable(found):
+        return _build(content, own or Own())
 
 
-def _read_parts(path: Path) -> dict[str, bytes]:
-    """The known parts of a model file and nothing else."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            # Stored as they are: a small file cannot unfold into a large one.
-            stored = all(i.compress_type == zipfile.ZIP_STORED for i in infos)
-            if sorted(i.filename for i in infos) != sorted(_PARTS) or not stored:
-                raise zipfile.BadZipFile(f"expected the parts {', '.join(_PARTS)}")
-            return {name: archive.read(name) for name in _PARTS}
-    except Exception as error:  # damaged bytes fail in many ways; all mean the same to a user
-        raise RunError(f"{path} is not a model file: {error}. Use an intact copy.") from None
-
-
-def _build(
-    manifest: Mapping[str, Any],
-    parts: Mapping[str, bytes],
-    own: Own,
-) -> Model:
-    from safetensors.numpy import load as load_arrays
-
-    known, losses = own.loadable_architectures(), own.all_losses()
+def _build(content: Content, own: Own) -> Model:
+    manifest = content.manifest
     spec = DataSpec.from_json(manifest["spec"])
-    arrays = load_arrays(parts["weights.safetensors"])
     members = []
     for i, value in enumerate(manifest["members"]):
-        prefix = f"{i}/"
-        weights = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
-        fields = {k: value[k] for k in ("kind", "folds", "temperature")}
-        candidate = Candidate.from_json(value["candidate"])
-        if fields["kind"] == "network" and candidate.architecture not in known:
-            raise RunError(
-                f"The model uses the architecture {candidate.architecture!r}, which is not one of "
-                f"{', '.join(known)}. If it is your own, give it again (architectures=...)."
-            )
-        loss = loss_name(candidate.static, spec)
-        if fields["kind"] == "network" and loss not in losses:
-            raise RunError(
-                f"The model uses the loss {loss!r}, which is not one of {', '.join(losses)}. If it "
-                "is your own, give it again (losses=...)."
-            )
-        members.append(Member(arrays=weights, candidate=candidate, **fields))
+        member = Member(
+            value["kind"],
+            with_prefix(content.arrays, f"{i}/"),
+            Candidate.from_json(value["candidate"]),
+            value["folds"],
+            value["temperature"],
+        )
+        if member.kind == "network":
+            _check_network(member.candidate, spec, own)
+        members.append(member)
     weighed = manifest.get("weights")
     return Model(
         target_name=names_from_json(manifest["target_name"]),
         metric=manifest["metric"],
         target=from_json(manifest["target"]),
-        preprocessor=Preprocessor.from_json(json.loads(parts["preprocessor.json"])),
+        preprocessor=Preprocessor.from_json(content.preprocessor),
         spec=spec,
         members=tuple(members),
         about=manifest["about"],
@@ -466,49 +340,17 @@ def _build(
     )
 
 
-def network_member(path: Path) -> Member:
-    """The member a candidate's file in a run folder holds."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        about = json.loads(file.metadata()["about"])
-        names = [n for n in file.keys() if n.startswith("weights/")]
-        arrays = {n.removeprefix("weights/"): file.get_tensor(n) for n in names}
-    candidate = Candidate.from_json(about["candidate"])
-    return Member("network", arrays, candidate, about["folds"], about["temperature"])
-
-
-def baseline_member(path: Path, candidate: Candidate) -> Member:
-    """The member a baseline's file in a run folder holds."""
-    from safetensors.numpy import load_file
-
-    arrays = {n[7:]: v for n, v in load_file(path).items() if n.startswith("member/")}
-    return Member(kind_of(arrays), arrays, candidate, count_folds(arrays))
-
-
-def verify(
-    model: Model, frame: pd.DataFrame, fold: Sequence[int], expected: Sequence[np.ndarray]
-) -> float:
-    """Largest difference between what was scored and what the model gives on the probe rows.
-
-    `expected` are of each member the raw outputs [N, n_outputs] stored while training (of a
-    baseline: probabilities or values), row i by that of fold `fold[i]`. Relative to their size.
-    """
-    features, largest = model.features(frame), 0.0
-    for member, stored in zip(model.members, expected, strict=True):
-        found = _of_folds(model, member, features)[np.asarray(fold), np.arange(len(frame))]
-        size = np.maximum(1.0, np.abs(stored))
-        if found.shape != stored.shape or not np.isfinite(found).all():
-            return float("inf")
-        largest = max(largest, float((np.abs(found - stored) / size).max(initial=0.0)))
-    return largest
-
-
-def _of_folds(model: Model, member: Member, features: Features) -> np.ndarray:
-    """What every fold of a member makes of the rows, as it is stored [F, N, ...]."""
-    if member.kind == "network":
-        return model.fold_outputs(member, features)
-    folds = range(count_folds(member.arrays))
-    return np.stack(
-        [predict_member(one_fold(member.arrays, f), features, model.task) for f in folds]
-    )
+def _check_network(candidate: Candidate, spec: DataSpec, own: Own) -> None:
+    """Raise RunError where a model's network needs what only its user can give."""
+    known, losses = own.loadable_architectures(), own.all_losses()
+    if candidate.architecture not in known:
+        raise RunError(
+            f"The model uses the architecture {candidate.architecture!r}, which is not one of "
+            f"{', '.join(known)}. If it is your own, give it again (architectures=...)."
+        )
+    loss = loss_name(candidate.static, spec)
+    if loss not in losses:
+        raise RunError(
+            f"The model uses the loss {loss!r}, which is not one of {', '.join(losses)}. If it "
+            "is your own, give it again (losses=...)."
+        )

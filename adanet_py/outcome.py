@@ -15,7 +15,8 @@ from adanet_py.errors import RunError
 from adanet_py.export import ENSEMBLE
 from adanet_py.folder import read_described
 from adanet_py.metrics import get_metric
-from adanet_py.model import MODEL_FILE, Model, load
+from adanet_py.model import Model, load
+from adanet_py.model_file import MODEL_FILE
 from adanet_py.own import Own
 from adanet_py.plan import best_of
 from adanet_py.prepare import has_prepared, load_prepared

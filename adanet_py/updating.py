@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from adanet_py.baselines import one_fold, predict_member
 from adanet_py.calibration import fold_of
 from adanet_py.data.splits import Split
 from adanet_py.data.table import read_table
@@ -30,8 +29,9 @@ from adanet_py.errors import DataError, RunError
 from adanet_py.export import ENSEMBLE
 from adanet_py.folder import PROBE, candidate_file, read_described
 from adanet_py.leaderboard import ranked
+from adanet_py.member import Member, network_member
 from adanet_py.metrics import get_metric, score
-from adanet_py.model import Member, Model, load, network_member
+from adanet_py.model import Model, load
 from adanet_py.outputs import as_outputs, in_own_unit
 from adanet_py.records import Result
 from adanet_py.regrow import prepare_again, save_checked
@@ -151,7 +151,8 @@ def update(
         result = replace(model, members=chosen, weights=best.weights, about=about)
         first = table.frame.iloc[rest[:CHECKED]].reset_index(drop=True)
         first.to_feather(Path(scratch) / PROBE)
-        expected = [_first_fold(result, m, first) for m in chosen]
+        checked = result.features(first)
+        expected = [result.fold_outputs(m, checked)[0] for m in chosen]
         fold = np.zeros(len(first), np.int64)
         save_checked(result, path, expected, fold, Path(scratch) / PROBE)
     used = [v for v in voters if v.name in best.names]
@@ -229,14 +230,6 @@ def _train(
         outputs = file.get_tensor("predictions/validation").astype(np.float64)
     at = np.argsort(np.argsort(rest))  # from the order of the split to that of `rest`
     return member, outputs[at] / member.temperature
-
-
-def _first_fold(model: Model, member: Member, frame: Any) -> np.ndarray:
-    """What the check compares: the outputs of a member's first fold."""
-    features = model.features(frame)
-    if member.kind == "network":
-        return np.asarray(model.fold_outputs(member, features)[0])
-    return predict_member(one_fold(member.arrays, 0), features, model.task)
 
 
 def _cross_fitted(setting: Setting, voters: list[Voter], new: int) -> np.ndarray:

@@ -54,5 +54,5 @@ def check_here(folder, prepared, result, own, nursery=None, grown=None, beside=N
     loaded = model.load(path, own=own)
     expected, fold = export.expect(folder, prepared.split, loaded)
     frame = pd.read_feather(folder / "cache" / "probe.feather")
-    difference = model.verify(loaded, frame, fold.tolist(), expected)
+    difference = export.verify(loaded, frame, fold, expected)
     return export.Check(result, path, None, difference, grown=grown)

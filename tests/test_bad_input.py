@@ -25,7 +25,7 @@ import adanet_py
 from adanet_py import cli, saving
 from adanet_py import run as running
 from adanet_py.journal import Lock
-from adanet_py.model import MODEL_FILE
+from adanet_py.model_file import MODEL_FILE
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--workers", "0", "--space", "tiny", "--folds", "1", "--candidates", "1")

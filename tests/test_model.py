@@ -22,7 +22,8 @@ from adanet_py.config import SearchConfig
 from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import ConfigError, DataError, RunError
 from adanet_py.metrics import score
-from adanet_py.model import MODEL_FILE, load
+from adanet_py.model import load
+from adanet_py.model_file import MODEL_FILE
 from adanet_py.prepare import read
 
 QUICK = {"space": "tiny", "workers": 0, "candidates": 2, "on_note": lambda m: None}

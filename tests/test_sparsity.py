@@ -316,7 +316,7 @@ def test_a_run_refined_for_sparsity(tmp_path, monkeypatch):
     assert best.candidate.inherits
     row = found.leaderboard.set_index("id").loc[best.candidate.id]
     model = adanet_py.load(str(run))
-    modules = [module for modules, _ in model._networks for module in modules]
+    modules = [module for networks in model._networks.values() for module in networks.modules]
     assert row["sparsity"] == counts(modules)[0] == best.sparsity
     assert row["nonzero"] == counts(modules)[1]
     text = "\n".join(lines(explain(run)))

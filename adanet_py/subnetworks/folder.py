@@ -11,7 +11,8 @@ import numpy as np
 
 from adanet_py.errors import AdanetError
 from adanet_py.frames import make_frame, write_csv
-from adanet_py.model import MODEL_FILE, Model, load
+from adanet_py.model import Model, load
+from adanet_py.model_file import MODEL_FILE
 from adanet_py.subnetworks.architecture import GROWN, read_widths
 
 if TYPE_CHECKING:

@@ -25,8 +25,10 @@ from adanet_py.ensemble.objective import minimise
 from adanet_py.errors import ConfigError, RunError
 from adanet_py.export import TOLERANCE
 from adanet_py.folder import PROBE
+from adanet_py.member import Member
 from adanet_py.metrics import get_metric, score
-from adanet_py.model import MODEL_FILE, Member, Model, load
+from adanet_py.model import Model, load
+from adanet_py.model_file import MODEL_FILE
 from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prediction_cost import costs
 from adanet_py.prepare import Prepared, prepare, probe_rows, read
