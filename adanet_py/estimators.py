@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,71 +19,27 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    check_X_y,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight
 
-from adanet_py.class_weight import check_class_weight, class_weights, read_class_weight
 from adanet_py.config import REWARD_OPTIONS, SearchConfig
-from adanet_py.errors import AdanetError
+from adanet_py.estimator_input import (
+    EXPOSURE,
+    WEIGHT,
+    by_code,
+    exposures,
+    fit_input,
+    predict_input,
+    twice_if_alone,
+    value_errors,
+    with_columns,
+)
 
 if TYPE_CHECKING:
     from adanet_py.space import SearchSpace
 
-_TARGET, _WEIGHT = "target of the estimator", "weight of the estimator"
-_EXPOSURE = "exposure of the estimator"
-
 
 class _AdaNet(BaseEstimator):
     """What both estimators share: options, checks of the input, and the call of the search."""
-
-    def __init__(
-        self,
-        *,
-        time: str | float | None = None,
-        candidates: int | None = None,
-        metric: str | None = None,
-        loss: str = "auto",
-        space: str | Path | Mapping[str, Any] | SearchSpace = "table",
-        controller: Any = "auto",
-        prior: str | os.PathLike[str] | None = None,
-        members: Any = "networks",
-        folds: int | None = None,
-        device: str = "auto",
-        workers: int | None = None,
-        choose: str = "best",
-        complexity: str = "parameters",
-        complexity_weight: float | None = None,
-        complexity_target: str | float | None = None,
-        max_params: str | int | None = None,
-        max_latency: str | float | None = None,
-        max_size: str | int | None = None,
-        out: str | os.PathLike[str] | None = None,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.time = time
-        self.candidates = candidates
-        self.metric = metric
-        self.loss = loss
-        self.space = space
-        self.controller = controller
-        self.prior = prior
-        self.members = members
-        self.folds = folds
-        self.device = device
-        self.workers = workers
-        self.choose = choose
-        self.complexity = complexity
-        self.complexity_weight = complexity_weight
-        self.complexity_target = complexity_target
-        self.max_params = max_params
-        self.max_latency = max_latency
-        self.max_size = max_size
-        self.out = out
-        self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -111,9 +66,9 @@ class _AdaNet(BaseEstimator):
         from adanet_py.run import search
 
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        frame, names = _with_columns(frame, y, sample_weight, exposure)
+        frame, names = with_columns(frame, y, sample_weight, exposure)
         named = self.space if isinstance(self.space, str | os.PathLike) else None
-        with tempfile.TemporaryDirectory(prefix="adanet_py-") as temporary, _value_errors():
+        with tempfile.TemporaryDirectory(prefix="adanet_py-") as temporary, value_errors():
             config = SearchConfig(
                 target=names,
                 task=task,
@@ -127,8 +82,8 @@ class _AdaNet(BaseEstimator):
                 prior=self.prior,
                 members=write_members(self.members),
                 folds=self.folds,
-                weight=None if sample_weight is None else _WEIGHT,
-                exposure=None if exposure is None else _EXPOSURE,
+                weight=None if sample_weight is None else WEIGHT,
+                exposure=None if exposure is None else EXPOSURE,
                 class_weight=class_weight,
                 device=self.device,
                 workers=self.workers,
@@ -146,56 +101,29 @@ class _AdaNet(BaseEstimator):
             self.leaderboard_ = found.leaderboard
             self.best_ = found.best
 
-    def _fit_input(self, X: Any, y: Any, *, numeric: bool) -> tuple[pd.DataFrame, np.ndarray]:
-        """Features and target [N] or [N, T] after scikit-learn's checks of shapes and names."""
-        several = _columns(y) > 1
-        if isinstance(X, pd.DataFrame):
-            validate_data(self, X, y, skip_check_array=True)
-            shape = np.zeros((len(X), 1))  # the frame's values are checked where they are read
-            _, y = check_X_y(
-                shape,
-                y,
-                ensure_min_samples=2,
-                y_numeric=numeric,
-                multi_output=several,
-                estimator=self,
-            )
-            return _named(X), _dense(y)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            dtype=None,
-            ensure_all_finite="allow-nan",
-            ensure_min_samples=2,
-            y_numeric=numeric,
-            multi_output=several,
-        )
-        return _from_array(X), _dense(y)
 
-    def _predict_input(self, X: Any) -> pd.DataFrame:
-        check_is_fitted(self)
-        if isinstance(X, pd.DataFrame):
-            return _named(validate_data(self, X, reset=False, skip_check_array=True))
-        return _from_array(
-            validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
-        )
+def keep_arguments(estimator: BaseEstimator, given: Mapping[str, Any]) -> None:
+    """Keep the arguments of a constructor, its `locals()`, as they came: scikit-learn's rule."""
+    for name, value in given.items():
+        if name != "self":
+            setattr(estimator, name, value)
 
 
 class AdaNetClassifier(ClassifierMixin, _AdaNet):
-    """Search networks for a classification and predict with the best.
+    """Search networks for a classification and predict with the best of them.
 
-    Options as on the command line; `out` keeps the run folder, which is temporary otherwise.
-    `members`, who may join the ensemble, is "networks", "any", an unfitted model of scikit-learn,
-    or a list of such models and "any"; they are fitted to the places of labels in `classes_`.
-    `class_weight`, of the training loss, is None, "balanced" or a dict from label to a factor above
-    0; classes it does not name have the factor 1. After `fit`: `classes_`,
-    `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`. Raises ValueError
-    for data that cannot be used.
+    The options are those of the command line. `out` is where the run folder is kept, which is
+    temporary otherwise. `members` says who may join the ensemble: "networks", "any", an unfitted
+    model of scikit-learn, or a list of such models and "any". Such models are fitted to the places
+    of labels in `classes_` instead of labels. `class_weight` acts in the training loss: None,
+    "balanced", or a dict from label to a factor above 0; classes it does not name have factor 1.
 
-    With a multilabel indicator y [N, T] predictions are one, `predict_proba` gives the
-    probabilities of 1 [N, T] and `classes_` is a list of T arrays; `class_weight` is None or
-    "balanced", which is done for each label.
+    After `fit` there are `classes_`, `model_` (a Model), `leaderboard_` (a DataFrame), `best_` (a
+    Result) and `n_features_in_`. Data that cannot be used are a ValueError.
+
+    With several labels y is a multilabel indicator [N, T] of 0 and 1. `predict` then gives an
+    indicator too, `predict_proba` the probabilities of 1 [N, T], and `classes_` is a list of T
+    arrays. `class_weight` is None or "balanced", each label by itself.
     """
 
     def __sklearn_tags__(self) -> Any:
@@ -228,33 +156,11 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         out: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(
-            time=time,
-            candidates=candidates,
-            metric=metric,
-            loss=loss,
-            space=space,
-            controller=controller,
-            prior=prior,
-            members=members,
-            folds=folds,
-            device=device,
-            workers=workers,
-            choose=choose,
-            complexity=complexity,
-            complexity_weight=complexity_weight,
-            complexity_target=complexity_target,
-            max_params=max_params,
-            max_latency=max_latency,
-            max_size=max_size,
-            out=out,
-            random_state=random_state,
-        )
-        self.class_weight = class_weight
+        keep_arguments(self, locals())
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AdaNetClassifier:
         """Search for features `X` [N, D] and labels `y` [N] of any type, or an indicator [N, T]."""
-        frame, y = self._fit_input(X, y, numeric=False)
+        frame, y = fit_input(self, X, y, numeric=False)
         if y.ndim == 2:
             return self._fit_labels(frame, y, sample_weight)
         check_classification_targets(y)
@@ -267,10 +173,10 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
         task = "binary" if len(self.classes_) == 2 else "multiclass"
         class_weight = self.class_weight
         if isinstance(class_weight, Mapping):
-            class_weight = _by_code(class_weight, self.classes_)
+            class_weight = by_code(class_weight, self.classes_)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, codes, ensure_non_negative=True)
-        rows = _twice_if_alone(codes, self.classes_)
+        rows = twice_if_alone(codes, self.classes_)
         if rows is not None:
             frame, codes = frame.iloc[rows].reset_index(drop=True), codes[rows]
             sample_weight = None if sample_weight is None else sample_weight[rows]
@@ -311,7 +217,7 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
             sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         labels = y[:, varying]
         alone = [
-            _twice_if_alone(codes, self.classes_[0], f" of label {t}")
+            twice_if_alone(codes, self.classes_[0], f" of label {t}")
             for t, codes in zip(varying, labels.T, strict=True)
         ]
         again = [rows[len(y) :] for rows in alone if rows is not None]
@@ -331,8 +237,8 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities [N, C], columns in the order of `classes_`; of several labels [N, T]."""
-        frame = self._predict_input(X)
-        with _value_errors():
+        frame = predict_input(self, X)
+        with value_errors():
             proba = self.model_.predict_proba(frame)
         if isinstance(self.classes_, list):
             varying = self._constant < 0
@@ -352,13 +258,15 @@ class AdaNetClassifier(ClassifierMixin, _AdaNet):
 
 
 class AdaNetRegressor(RegressorMixin, _AdaNet):
-    """Search networks for a regression and predict with the best.
+    """Search networks for a regression and predict with the best of them.
 
-    Options as on the command line (`quantile`: the level to predict instead of the mean); `out`
-    keeps the run folder, which is temporary otherwise. `members`, who may join the ensemble, is
-    "networks", "any", an unfitted model of scikit-learn, or a list of such models and "any".
-    After `fit`: `model_`, `leaderboard_` (a DataFrame), `best_` (a Result), `n_features_in_`.
-    Raises ValueError for data that cannot be used.
+    The options are those of the command line; `quantile` is the level to predict instead of the
+    mean. `out` is where the run folder is kept, which is temporary otherwise. `members` says who
+    may join the ensemble: "networks", "any", an unfitted model of scikit-learn, or a list of such
+    models and "any".
+
+    After `fit` there are `model_` (a Model), `leaderboard_` (a DataFrame), `best_` (a Result) and
+    `n_features_in_`. Data that cannot be used are a ValueError.
     """
 
     def __init__(
@@ -386,29 +294,7 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
         out: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(
-            time=time,
-            candidates=candidates,
-            metric=metric,
-            loss=loss,
-            space=space,
-            controller=controller,
-            prior=prior,
-            members=members,
-            folds=folds,
-            device=device,
-            workers=workers,
-            choose=choose,
-            complexity=complexity,
-            complexity_weight=complexity_weight,
-            complexity_target=complexity_target,
-            max_params=max_params,
-            max_latency=max_latency,
-            max_size=max_size,
-            out=out,
-            random_state=random_state,
-        )
-        self.quantile = quantile
+        keep_arguments(self, locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -420,17 +306,17 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
     ) -> AdaNetRegressor:
         """Search for features `X` [N, D] and numbers `y` [N] or [N, T].
 
-        `exposure` [N], above 0: for how long or how many each count or amount was counted, with
-        the losses poisson and gamma; it must be given to `predict` and `score` too.
+        `exposure` [N] is for the losses poisson and gamma: over how long, or of how many, each
+        count or amount was counted, above 0. It must then be given to `predict` and `score` too.
         """
-        frame, y = self._fit_input(X, y, numeric=True)
+        frame, y = fit_input(self, X, y, numeric=True)
         task = "regression" if y.ndim == 1 else "multioutput"
         self._search(frame, y, task, sample_weight, exposure=exposure)
         return self
 
     def predict(self, X: Any, exposure: Any = None) -> np.ndarray:
-        """A number per row [N], or T of them [N, T]; with `exposure` those expected at it."""
-        frame = self._predict_input(X)
+        """A number per row [N], or T of them [N, T]; with `exposure` [N] what is expected at it."""
+        frame = predict_input(self, X)
         if (exposure is None) != (self.model_.exposure is None):
             found = "none" if exposure is None else "one"
             raise ValueError(
@@ -438,90 +324,11 @@ class AdaNetRegressor(RegressorMixin, _AdaNet):
                 f", found {found}. Give it to both or to neither; 1 for every row predicts rates."
             )
         if exposure is not None:
-            frame[_EXPOSURE] = _exposures(exposure, frame)
-        with _value_errors():
+            frame[EXPOSURE] = exposures(exposure, frame)
+        with value_errors():
             return np.asarray(self.model_.predict(frame), dtype=np.float64)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, exposure: Any = None) -> float:
         """The share of variance explained, R^2."""
         predicted = self.predict(X, exposure)
         return float(r2_score(y, predicted, sample_weight=sample_weight))
-
-
-@contextmanager
-def _value_errors() -> Iterator[None]:
-    """Errors of the input as ValueError, the type scikit-learn's tools expect."""
-    try:
-        yield
-    except AdanetError as error:
-        raise ValueError(str(error)) from error
-
-
-def _with_columns(
-    frame: pd.DataFrame, y: np.ndarray, sample_weight: Any, exposure: Any
-) -> tuple[pd.DataFrame, list[str]]:
-    """The features with target, weights and exposures beside them; the names of the targets."""
-    several = y.ndim == 2
-    names = [f"{_TARGET} {t}" for t in range(y.shape[1])] if several else [_TARGET]
-    targets = pd.DataFrame(y, columns=pd.Index(names, dtype=object), index=frame.index)
-    frame = pd.concat([frame, targets], axis=1)
-    if sample_weight is not None:
-        frame[_WEIGHT] = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
-    if exposure is not None:
-        frame[_EXPOSURE] = _exposures(exposure, frame)
-    return frame, names
-
-
-def _exposures(exposure: Any, frame: pd.DataFrame) -> np.ndarray:
-    values = np.asarray(exposure)
-    if values.shape != (len(frame),):
-        raise ValueError(
-            f"exposure: expected a number for each of {len(frame)} rows, found an array of shape "
-            f"{values.shape}."
-        )
-    return values
-
-
-def _columns(y: Any) -> int:
-    """Columns of a target [N, T], 1 where it has another shape."""
-    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
-    return int(shape[1]) if len(shape) == 2 else 1
-
-
-def _dense(y: Any) -> np.ndarray:
-    return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-
-
-def _twice_if_alone(codes: np.ndarray, classes: np.ndarray, where: str = "") -> np.ndarray | None:
-    """All rows and once more each that is alone in its class; None where there is none.
-
-    scikit-learn's contract has such classes, but a stratified split needs two rows of each.
-    """
-    alone = np.flatnonzero(np.bincount(codes) == 1)
-    if not len(alone):
-        return None
-    warnings.warn(
-        f"Class {classes[alone[0]]!r}{where} has one row only: it trains and it validates.",
-        UserWarning,
-        stacklevel=3,
-    )
-    return np.concatenate([np.arange(len(codes)), np.flatnonzero(np.isin(codes, alone))])
-
-
-def _by_code(class_weight: Mapping[Any, float], classes: np.ndarray) -> dict[int, float]:
-    """Class weights by the codes that the search sees instead of the labels."""
-    with _value_errors():
-        given = read_class_weight(class_weight)
-        check_class_weight(given, "multiclass", classes.tolist())
-        factors = class_weights(given, classes.tolist(), np.zeros(0, dtype=np.int64))
-    return dict(enumerate(factors or ()))
-
-
-def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame.reset_index(drop=True)
-    return frame.set_axis(pd.Index([str(c) for c in frame.columns], dtype=object), axis=1)
-
-
-def _from_array(array: np.ndarray) -> pd.DataFrame:
-    frame = pd.DataFrame(array, columns=pd.Index([f"x{i}" for i in range(array.shape[1])]))
-    return frame.infer_objects() if array.dtype == object else frame

@@ -14,15 +14,8 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from adanet_py.estimators import (
-    _EXPOSURE,
-    _WEIGHT,
-    AdaNetClassifier,
-    AdaNetRegressor,
-    _AdaNet,
-    _value_errors,
-    _with_columns,
-)
+from adanet_py.estimator_input import EXPOSURE, WEIGHT, value_errors, with_columns
+from adanet_py.estimators import AdaNetClassifier, AdaNetRegressor, _AdaNet, keep_arguments
 from adanet_py.subnetworks.options import GrowthOptions, with_variants
 
 _OPTIONS = (
@@ -51,8 +44,8 @@ class _Grown(_AdaNet):
         from adanet_py.subnetworks.tables import grow_table
 
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        frame, names = _with_columns(frame, y, sample_weight, exposure)
-        with _value_errors():
+        frame, names = with_columns(frame, y, sample_weight, exposure)
+        with value_errors():
             options = GrowthOptions(
                 lambda_=self.adanet_lambda,
                 beta=self.adanet_beta,
@@ -66,8 +59,8 @@ class _Grown(_AdaNet):
                 metric=self.metric,
                 loss=self.loss,
                 quantile=getattr(self, "quantile", None),
-                weight=None if sample_weight is None else _WEIGHT,
-                exposure=None if exposure is None else _EXPOSURE,
+                weight=None if sample_weight is None else WEIGHT,
+                exposure=None if exposure is None else EXPOSURE,
                 class_weight=class_weight,
                 time=self.time,
                 seed=seed,
@@ -116,7 +109,7 @@ class GrownClassifier(_Grown, AdaNetClassifier):
         out: str | os.PathLike[str] | Path | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        _keep(self, locals())
+        keep_arguments(self, locals())
 
 
 class GrownRegressor(_Grown, AdaNetRegressor):
@@ -154,11 +147,4 @@ class GrownRegressor(_Grown, AdaNetRegressor):
         out: str | os.PathLike[str] | Path | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        _keep(self, locals())
-
-
-def _keep(estimator: _Grown, given: Mapping[str, Any]) -> None:
-    """Keep the arguments of a constructor as they came, as scikit-learn wants."""
-    for name, value in given.items():
-        if name not in ("self", "__class__"):
-            setattr(estimator, name, value)
+        keep_arguments(self, locals())
