@@ -150,19 +150,27 @@ def save_checked(
     with tempfile.TemporaryDirectory() as scratch:
         write_expected(Path(scratch), expected, fold)
         shutil.copyfile(frame, Path(scratch) / PROBE)
-        command = [sys.executable, "-m", "adanet_py.export", str(new), scratch]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        difference = float(json.loads(ended.stdout)["difference"])
-    except (ValueError, KeyError):
-        lines = ended.stderr.strip().splitlines()
+        status, said, errors = reload_apart(new, Path(scratch))
+    if status:
+        lines = errors.strip().splitlines()
         new.unlink(missing_ok=True)
         raise RunError(
             f"The model was not saved: reloaded, {lines[-1] if lines else 'it says nothing'}."
-        ) from None
+        )
+    difference = float(json.loads(said)["difference"])
     if not difference <= TOLERANCE:
         new.unlink(missing_ok=True)
         raise RunError(
             f"The model was not saved: reloaded, its predictions differ by {difference:.2g}."
         )
     os.replace(new, path)
+
+
+def reload_apart(model: Path, cache: Path) -> tuple[int, str, str]:
+    """Check a model file in a process of its own: its exit status and what it wrote.
+
+    `cache` holds the rows and what is expected of them; stdout is JSON, see `export.main`.
+    """
+    command = [sys.executable, "-m", "adanet_py.export", str(model), str(cache)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout, ended.stderr

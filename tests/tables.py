@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import numpy as np
 import pandas as pd
 
@@ -56,3 +59,13 @@ def check_here(folder, prepared, result, own, nursery=None, grown=None, beside=N
     frame = pd.read_feather(folder / "cache" / "probe.feather")
     difference = export.verify(loaded, frame, fold, expected)
     return export.Check(result, path, None, difference, grown=grown)
+
+
+def reload_here(model, cache):
+    """As `regrow.reload_apart`, in this process."""
+    from adanet_py import export
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        export.main([str(model), str(cache)])
+    return 0, said.getvalue(), ""

@@ -20,6 +20,8 @@ from adanet_py.errors import ConfigError, RunError
 from adanet_py.model import load
 from adanet_py.state import read_state
 
+pytestmark = pytest.mark.usefixtures("reloaded_here")
+
 SEARCH = {"target": "target", "candidates": 6, "space": "tiny", "workers": 0, "seed": 1}
 FREE = Options(lambda_=0.0, beta=0.0)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize, minimize_scalar
 from sklearn.linear_model import GammaRegressor, PoissonRegressor, QuantileRegressor
-from tables import table
+from tables import check_here, table
 
 import adanet_py
+from adanet_py import saving
 from adanet_py.ensemble.growth import Member, Setting, best_weights, grow
 from adanet_py.ensemble.kinked import quantile_fit
 from adanet_py.ensemble.links import Link
@@ -19,6 +20,8 @@ from adanet_py.ensemble.losses import OTHERS
 from adanet_py.ensemble.objective import KINDS, Objective, minimise
 from adanet_py.ensemble.weights import Weights
 from adanet_py.ensembling import HeldOut, Rows
+
+pytestmark = pytest.mark.usefixtures("reloaded_here")
 
 RATIO, LEVEL = (0.8,), 0.7
 
@@ -198,7 +201,8 @@ def test_rows_without_their_exposure_have_the_same_deviance(loss):
 
 
 @pytest.mark.parametrize("loss", ["poisson", "quantile"])
-def test_a_search_with_another_loss_ends_with_an_ensemble(loss, tmp_path):
+def test_a_search_with_another_loss_ends_with_an_ensemble(loss, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "start_check", check_here)
     frame = table("regression", rows=200)
     frame["years"] = np.linspace(0.2, 2.0, 200)
     rate = frame.pop("target") / 100

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import adanet_py
 from adanet_py import baseline_thread, ending, ensembling, saving
+from adanet_py import regrow as regrowing
 from adanet_py.baselines import names
 from adanet_py.calibration import fold_of
 from adanet_py.cli import app
@@ -30,8 +31,10 @@ from adanet_py.leaderboard import ranked
 from adanet_py.model import load
 from adanet_py.outputs import as_outputs, predictions
 from adanet_py.records import Candidate, Result, Status
-from adanet_py.regrow import regrow
+from adanet_py.regrow import regrow, reload_apart
 from adanet_py.state import read_state
+
+pytestmark = pytest.mark.usefixtures("reloaded_here")
 
 SEARCH = {"target": "target", "candidates": 16, "space": "tiny", "workers": 0, "seed": 1}
 
@@ -95,6 +98,25 @@ def test_every_ensembler_gives_a_model_that_passes_its_check(run, name, tmp_path
     grown, path = regrow(run, Options(name), tmp_path / "m.adanet")
     assert len(load(path).members) == len(grown.members)
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_model_is_saved_only_if_another_process_predicts_the_same(run, tmp_path, monkeypatch):
+    regrow(run, Options(), tmp_path / "m.adanet")
+    (tmp_path / "m.adanet").rename(tmp_path / "good")
+    monkeypatch.setattr(regrowing, "reload_apart", reload_apart)
+    expect = regrowing.expect
+
+    def other(*arguments):
+        found, fold = expect(*arguments)
+        return [f + 1.0 for f in found], fold
+
+    monkeypatch.setattr(regrowing, "expect", other)
+    with pytest.raises(RunError, match="its predictions differ by"):
+        regrow(run, Options(), tmp_path / "m.adanet")
+    monkeypatch.setattr(regrowing, "expect", lambda *a: ([], expect(*a)[1]))
+    with pytest.raises(RunError, match="not saved: reloaded, KeyError"):
+        regrow(run, Options(), tmp_path / "m.adanet")
+    assert [p.name for p in tmp_path.iterdir()] == ["good"]
 
 
 def test_one_network_alone(run, tmp_path):

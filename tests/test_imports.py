@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,15 @@ def test_quick_commands_load_neither_torch_pandas_nor_scikit_learn(command):
         assert loaded.isdisjoint({"numpy", "rich"})
 
 
+@cache
 def _imported(path):
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+            found.add(node.module)
+    return found
 
 
 @pytest.mark.parametrize("library", OWNERS)

@@ -35,6 +35,8 @@ from adanet_py.model import load
 from adanet_py.regrow import regrow
 from adanet_py.state import read_state
 
+pytestmark = pytest.mark.usefixtures("reloaded_here")
+
 MODELS = [
     RandomForestClassifier(7, class_weight={"yes": 2.0, "no": 1}, max_depth=3),
     make_pipeline(StandardScaler(with_mean=False), KNeighborsClassifier(n_neighbors=5, p=1)),

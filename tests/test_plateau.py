@@ -106,7 +106,7 @@ def test_resuming_at_every_evaluation_goes_on_at_the_same_rates(
     group = make(engine=engine, steps=24, rungs=(12,), keep=(2,))
     whole, _, _ = run(group, folds=folds)
     assert any(t.curve[-1].lr < t.curve[0].lr for t in whole)
-    for kill in range(2, 9):
+    for kill in (2, 5, 8):
         settings: dict[str, Any] = {
             "checkpoint": tmp_path / f"{kill}.safetensors",
             "checkpoint_seconds": -1.0,

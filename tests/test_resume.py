@@ -23,7 +23,7 @@ from tables import table, timeless
 
 OPTIONS = {"candidates": 10, "space": "tiny", "folds": 1}
 # Every fault point takes two searches: by default one in so many is tried.
-EVERY = int(os.environ.get("ADANET_TEST_FAULTS_EVERY", "10"))
+EVERY = int(os.environ.get("ADANET_TEST_FAULTS_EVERY", "17"))
 KILLED = -signal.SIGKILL
 
 

@@ -16,6 +16,8 @@ from adanet_py.errors import DataError, RunError
 from adanet_py.model import load
 from adanet_py.updating import update
 
+pytestmark = pytest.mark.usefixtures("reloaded_here")
+
 
 def searched(folder, task, **options):
     with pytest.MonkeyPatch.context() as patch:
