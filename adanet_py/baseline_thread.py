@@ -29,7 +29,8 @@ class BaselineThread:
 
     `seconds` bounds boosting; None: nothing does, so that results depend on no clock. With `more`
     the trees that may join an ensemble follow, bounded by `more_seconds`. `given` are the models
-    of the user's, which are fitted at the same time.
+    of the user's, which are fitted at the same time. The rest begin after `begin()` or, if it does
+    not come, after `patience` seconds.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class BaselineThread:
         more: bool = False,
         more_seconds: float | None = None,
         given: MemberFits | None = None,
+        patience: float = 0.0,
     ) -> None:
         self._given = given
+        self._begun = threading.Event()
         self.first: Baseline | None = None
         self._done: queue.SimpleQueue[Baseline | Exception] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -70,9 +73,11 @@ class BaselineThread:
         self.first = None if first.name in have else first
 
         def work() -> None:
+            self._begun.wait(patience)
             try:
-                for baseline in found:
-                    if self._ended.is_set():
+                while not self._ended.is_set():
+                    baseline = next(found, None)
+                    if baseline is None or self._ended.is_set():
                         return
                     self._done.put(baseline)
             except Exception as error:  # said by the one who takes it; the search goes on
@@ -88,9 +93,14 @@ class BaselineThread:
         if self._given is not None:
             yield from self._given.ready()
 
+    def begin(self) -> None:
+        """Have the rest fitted now."""
+        self._begun.set()
+
     def end(self) -> None:
         """What is fitted now is the last, and no one waits for it."""
         self._ended.set()
+        self._begun.set()
         if self._given is not None:
             self._given.end()
 

@@ -93,9 +93,8 @@ class Grouper:
         for _ in range(PROPOSALS):
             refused = [c for c in self.refused if not c.inherits]
             seen, most = with_failures(history, refused), self._most(before)
-            asked = ask(
-                self.controller, self.space, seen, min(self.load.members, most), rng, self.load
-            )
+            wanted = min(self.load.members_of(index), most)
+            asked = ask(self.controller, self.space, seen, wanted, rng, self.load)
             candidates = asked.candidates
             if asked.too_large:
                 self.note(f"Not trained: {asked.too_large}", once="too large")

@@ -61,6 +61,8 @@ KEPT = 20  # candidates whose weights stay on disk
 BASELINE_SHARE = 0.12  # of the time budget, for boosting
 MOST_BASELINE_SECONDS = 30.0
 TREES_SHARE = 0.35  # of it, for more of them where any may be a member
+HEAD_START = 10.0  # seconds that a single core is left to the first group, at most ...
+HEAD_START_SHARE = 0.15  # ... and of the time budget
 CHECKPOINT_SECONDS = 5.0  # between two of a group
 HANGS = 3.0  # seconds after its deadline at which a group is held to hang
 INTERRUPTED = "interrupted"
@@ -99,6 +101,8 @@ class Search:
     interrupted: bool = False
     native: Readiness | None = None  # of the engine for a CPU
     looked: tuple[int, ...] = ()  # when and at how many results the saver looked
+    heard: bool = False  # something of a group in this session
+    began: float = field(default_factory=time.monotonic)
     told: set[str] = field(default_factory=set)  # what notes are given once about
     refining: Refining | None = None  # this session trains children alone
 
@@ -202,6 +206,7 @@ class Search:
                     self._submit(self.state.groups[index])
             reason = self._loop(baselines)
             self._end_jobs()
+            baselines.begin()
             while not (self.interrupted or self.left() <= 0 or baselines.wait(0.1)):
                 self._drain(baselines)
                 self._save_best()
@@ -213,6 +218,8 @@ class Search:
 
     def _loop(self, baselines: BaselineThread) -> str:
         while True:
+            if self.state.results:
+                baselines.begin()
             self._drain(baselines)
             reason = self._reason()
             while reason is None and len(self.executor.unfinished) < self._room(baselines):
@@ -300,6 +307,7 @@ class Search:
     # ------------------------------------------------------------------ results
 
     def _handle(self, event: Event) -> None:
+        self.heard = True
         if event.kind == "progress":
             self.kept.heard(event.job)
             self._forward(event)
@@ -426,10 +434,19 @@ class Search:
         trees = None if self.config.time is None else TREES_SHARE * self.config.time
         seed, models = self.config.seed, self.config.models
         given = MemberFits(self.folder, models, have, self.nursery, seed) if models else None
-        baselines = BaselineThread(self.prepared, have, seconds, seed, more, trees, given)
+        baselines = BaselineThread(
+            self.prepared, have, seconds, seed, more, trees, given, self._head_start
+        )
         if baselines.first is not None:
             self._add_baseline(baselines.first)
         return baselines
+
+    @property
+    def _head_start(self) -> float:
+        """Seconds for which the first group need not share a single core with what can wait."""
+        if count_cores() > 1:
+            return 0.0
+        return min(HEAD_START, HEAD_START_SHARE * (self.config.time or math.inf))
 
     def _drain(self, baselines: BaselineThread) -> None:
         for baseline in baselines.ready():
@@ -450,6 +467,8 @@ class Search:
 
     def _save_best(self) -> None:
         """Have the saver look at what there is, if that or the second has changed since."""
+        if not self.heard and time.monotonic() - self.began < self._head_start:
+            return
         now = (len(self.state.results), len(self.state.baselines), int(time.monotonic()))
         if now == self.looked and not self.saver.checking:
             return

@@ -23,6 +23,7 @@ from adanet_py.training.general import GENERAL
 from adanet_py.training.optimizers.optimizer import one_pass
 
 MEMBERS = 8  # candidates of a group on a CPU, where time allows
+FIRST_MEMBERS = (2, 2, 4, 4)  # of the first groups where there is a time budget: results come soon
 GPU_MEMBERS = 64  # the most on a GPU, where a step takes about as long for many as for a few
 GROUPS = 8  # at least so many groups of candidates are made of a given number, to learn between
 ROW_EPOCHS = 6.0e5  # rows x epochs a candidate is trained for, within the bounds below
@@ -92,6 +93,16 @@ class Workload:
             return MEMBERS
         enough = GPU_MEMBERS if self.wanted is None else self.wanted // GROUPS
         return min(GPU_MEMBERS, max(MEMBERS, enough))
+
+    def members_of(self, index: int) -> int:
+        """The most candidates of the group `index`.
+
+        The first are small where a member costs the same in any group and time is what counts.
+        """
+        early = index < len(FIRST_MEMBERS) and not self.gpu
+        if early and self.seconds is not None and self.dense == "native":
+            return FIRST_MEMBERS[index]
+        return self.members
 
 
 def step_flops(candidate: Candidate, load: Workload) -> float:
@@ -237,7 +248,7 @@ def size_group(
     """
     separate = bool(load.own.optimizer(candidate.optimizer).engine)
     epochs = planned_epochs(candidate, load)
-    members = min(SEPARATE_MEMBERS if separate else load.members, most)
+    members = min(SEPARATE_MEMBERS if separate else load.members_of(index), most)
     if load.seconds is None:
         return members, epochs
     share = load.seconds / SHARES if left is None else min(load.seconds / SHARES, left)

@@ -76,6 +76,18 @@ def test_numba_is_loaded_by_the_engine_that_needs_it_only():
     assert _loads(modules, ("numba", "llvmlite")) == {m: [] for m in modules}
 
 
+def test_a_module_that_is_spared_can_be_imported_afterwards(tmp_path, monkeypatch):
+    from adanet_py.training.engines.native.sparing import without
+
+    (tmp_path / "spared_module.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with without("spared_module"), pytest.raises(ImportError):
+        importlib.import_module("spared_module")
+    assert importlib.import_module("spared_module").value == 1
+    with without("spared_module"):  # nothing is taken from who has it
+        assert importlib.import_module("spared_module").value == 1
+
+
 def test_the_data_side_loads_no_torch():
     modules = ("adanet_py.data.table", "adanet_py.data.preprocess", "adanet_py.data.splits")
     assert _loads(modules, ("torch",)) == {m: [] for m in modules}

@@ -54,6 +54,22 @@ def test_what_is_slower_than_its_estimate_is_known_to_be_and_nothing_else_suffer
     assert plan.measured_speed(seen, load, unknown) == plan.measured_speed(seen, load)
 
 
+def test_the_first_groups_are_small_where_time_counts_and_it_costs_nothing() -> None:
+    load = work(rows=10_000, seconds=60.0, dense="native")
+
+    def sizes(load: plan.Workload) -> list[int]:
+        found = [plan.size_group(candidate(), load, 1.0, 60.0, 10**6, i)[0] for i in range(9)]
+        assert found == [load.members_of(i) for i in range(9)]
+        return found
+
+    small = len(plan.FIRST_MEMBERS)
+    assert sizes(load) == [*plan.FIRST_MEMBERS, *[plan.MEMBERS] * (9 - small)]
+    assert max(plan.FIRST_MEMBERS) < plan.MEMBERS
+    for other in ({"dense": "stacked"}, {"seconds": None}):
+        assert sizes(replace(load, **other)) == [plan.MEMBERS] * 9
+    assert sizes(replace(load, gpu=80 << 30)) == [plan.GPU_MEMBERS] * 9
+
+
 def test_a_gpu_trains_larger_groups_but_a_given_number_is_made_of_several() -> None:
     load = work(rows=10_000, seconds=60.0)
     most, on_gpu = 10**6, replace(load, gpu=80 << 30)

@@ -147,6 +147,20 @@ def test_events_tell_the_story(data, tmp_path):
     assert last["metric"] == "log_loss"
 
 
+def test_a_single_core_is_left_to_the_first_group(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "count_cores", lambda: 1)
+    monkeypatch.setattr(loop, "HEAD_START", 1e4)  # nothing but the first group ends it
+    seen = []
+    options = {k: v for k, v in QUICK.items() if k != "on_note"}
+    config = SearchConfig(out=tmp_path / "run", target="target", **options)
+    found = adanet_py.run.search(data, config=config, on_event=seen.append)
+    kinds = [e["kind"] for e in seen]
+    first, second, third = (i for i, kind in enumerate(kinds) if kind == "baseline")
+    assert first < kinds.index("rung") < kinds.index("result") < second < third
+    assert kinds.index("rung") < kinds.index("model")
+    assert len(found.state.baselines) == 3
+
+
 # ---------------------------------------------------------------- bounds
 
 

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -292,10 +293,18 @@ def _run_whole(group: Group, setting: Setting, checkpoint: Path) -> list[Result]
     tracks = train(program, plan)
     cost = cost or measure(program, setting.model_bytes)
     blank = blank_members(program.candidates[0], program)  # what differs in it acts in training
-    results = [
-        _finish(track, i, program, plan, setting, cost, starts.get(track.candidate.id), blank)
-        for i, track in enumerate(tracks)
-    ]
+    written: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as disk:  # waited for while the next member is scored
+
+        def keep(path: Path, content: bytes) -> None:
+            written.append(disk.submit(write_atomic, path, content))
+
+        results = [
+            _finish(t, i, program, plan, setting, cost, starts.get(t.candidate.id), blank, keep)
+            for i, t in enumerate(tracks)
+        ]
+    for each in written:
+        each.result()  # raises what writing it raised
     checkpoint.unlink(missing_ok=True)
     return results
 
@@ -309,8 +318,9 @@ def _finish(
     cost: Cost,
     start: Start | None,
     blank: list[torch.nn.Module],
+    keep: Callable[[Path, bytes], None],
 ) -> Result:
-    """Score the kept weights, write them with their predictions, and make the Result."""
+    """Score the weights, `keep` them with their predictions, and make the Result."""
     group = plan.group
     status = track.status or Status.FAILED
     result = Result(
@@ -357,7 +367,7 @@ def _finish(
     }
     path = setting.run / "candidates" / f"{track.candidate.id}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    write_atomic(path, save(tensors, metadata={"about": json.dumps(about)}))
+    keep(path, save(tensors, metadata={"about": json.dumps(about)}))
     return result.replace(metrics=metrics)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COMPILER = "adanet_py.training.engines.native.warm"
 NOT_COMPILED = frozenset(
-    {"__init__.py", "engine.py", "loaded.py", "storage.py", "translate.py", "warm.py"}
+    {"__init__.py", "engine.py", "loaded.py", "sparing.py", "storage.py", "translate.py", "warm.py"}
 )
 SLOWER = "networks train on the engine 'stacked', several times slower on a CPU"
 MISSING = f"numba is not installed, so {SLOWER}: pip install 'adanet_py[native]'."
