@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from adanet_py.errors import AdanetError, ConfigError, DataError, RunError, SpaceError
     from adanet_py.estimators import AdaNetClassifier, AdaNetRegressor
     from adanet_py.grown_estimators import GrownClassifier, GrownRegressor
+    from adanet_py.knob import Knob
     from adanet_py.metrics import METRICS
     from adanet_py.model import Model
-    from adanet_py.records import Candidate, Group, History, Knob, Result, Status
+    from adanet_py.records import Candidate, Group, History, Result, Status
     from adanet_py.run import SearchResult, refine_run
     from adanet_py.space import SearchSpace, list_spaces, load_space
     from adanet_py.subnetworks.options import GrowthOptions
@@ -32,7 +33,8 @@ _HOMES = {
     "api": ("load", "search", "train"),
     "run": ("SearchResult", "refine_run"),
     "model": ("Model",),
-    "records": ("Candidate", "Group", "History", "Knob", "Result", "Status"),
+    "records": ("Candidate", "Group", "History", "Result", "Status"),
+    "knob": ("Knob",),
     "errors": ("AdanetError", "ConfigError", "DataError", "RunError", "SpaceError"),
     "config": ("SearchConfig",),
     "space": ("SearchSpace", "list_spaces", "load_space"),

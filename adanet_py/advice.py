@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from adanet_py.importance import FEWEST, Importance, importances, short
-from adanet_py.records import Knob, Result, Scalar, Status
+from adanet_py.knob import Knob
+from adanet_py.records import Result, Scalar, Status
 from adanet_py.space import Decision, Registries, SearchSpace, default_registries
 
 IMPORTANCE_COLUMNS: dict[str, str] = {

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from adanet_py.errors import ConfigError, check_known
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 
 # kind: module and attribute of its registry
 REGISTRIES: dict[str, tuple[str, str]] = {

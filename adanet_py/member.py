@@ -16,9 +16,10 @@ import numpy as np
 
 from adanet_py.baselines import count_folds, kind_of
 from adanet_py.data.preprocess import Features
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import RunError, check_known
 from adanet_py.own import Own
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.records import Candidate
 from adanet_py.training.losses import Loss, choose_loss
 
 if TYPE_CHECKING:

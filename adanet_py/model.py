@@ -18,6 +18,7 @@ import numpy as np
 from adanet_py.baselines import count_folds, one_fold, predict_member
 from adanet_py.data.exposure import Exposure
 from adanet_py.data.preprocess import Features, Preprocessor
+from adanet_py.data.spec import DataSpec
 from adanet_py.data.table import read_table
 from adanet_py.data.targets import AnyTarget, all_numbers, encode, from_json, names_from_json
 from adanet_py.ensemble.links import Link
@@ -29,7 +30,7 @@ from adanet_py.metrics import Metric, check_values, check_weighted, common, reso
 from adanet_py.model_file import Content, find, oldest_version, pack, readable, unpack
 from adanet_py.outputs import as_outputs, predictions
 from adanet_py.own import Own
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.records import Candidate
 from adanet_py.tasks import has_several_targets, is_regression, part_of
 from adanet_py.training.losses import loss_name
 

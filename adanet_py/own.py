@@ -15,7 +15,8 @@ from adanet_py.errors import ConfigError, SpaceError, check_known
 
 if TYPE_CHECKING:
     from adanet_py.architectures import Architecture
-    from adanet_py.records import Candidate, DataSpec
+    from adanet_py.data.spec import DataSpec
+    from adanet_py.records import Candidate
     from adanet_py.training.losses import Loss
     from adanet_py.training.optimizers import Optimizer
 
@@ -148,8 +149,8 @@ def _with_losses(architecture: Architecture, losses: Iterable[str]) -> Architect
 
 
 def _check_loss(name: str, loss: Loss) -> None:
+    from adanet_py.data.spec import DataSpec
     from adanet_py.metrics import check_name
-    from adanet_py.records import DataSpec
     from adanet_py.tasks import TASKS
     from adanet_py.training.general import GENERAL
     from adanet_py.training.losses import AUTO

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.fidelity import FIDELITIES, TIES, Rung, step_of
 from adanet_py.own import Own, engine_for
-from adanet_py.records import Candidate, DataSpec, Group, History, Result
+from adanet_py.records import Candidate, Group, History, Result
 from adanet_py.training.batches import rows_per_step
 from adanet_py.training.general import GENERAL
 from adanet_py.training.optimizers.optimizer import one_pass

@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from adanet_py.controllers.columns import Columns, columns_of
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import ConfigError, RunError, SpaceError
 from adanet_py.folder import read_described
 from adanet_py.journal import write_atomic
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.records import Candidate
 from adanet_py.space import SearchSpace, assemble, load_space, project, spaces_folder
 from adanet_py.state import read_state
 from adanet_py.tasks import is_regression

@@ -10,11 +10,12 @@ import numpy as np
 from adanet_py.controllers import Controller
 from adanet_py.controllers.families import has_one_setting, sees_children
 from adanet_py.controllers.ledger import ledger_of
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import ConfigError, SpaceError, check_known
 from adanet_py.memory import TELLING, learn_limits
 from adanet_py.own import Own
 from adanet_py.plan import Workload
-from adanet_py.records import Candidate, DataSpec, History, Result, Status
+from adanet_py.records import Candidate, History, Result, Status
 from adanet_py.refine import find_move
 from adanet_py.space import SearchSpace
 from adanet_py.training.general import GENERAL

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -46,43 +46,15 @@ _USABLE = frozenset({Status.COMPLETE, Status.CONVERGED, Status.PRUNED, Status.DE
 
 
 @dataclass(frozen=True)
-class Knob:
-    """One hyperparameter of an architecture, optimizer or schedule: default and legal domain.
-
-    Either `choices` (categorical) or `low`/`high` (a number; an integer where `default` is one).
-    """
-
-    default: Scalar
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: tuple[Scalar, ...] | None = None
-    doc: str = ""
-
-    def allows(self, value: Scalar) -> bool:
-        """Whether `value` lies in the legal domain."""
-        if self.choices is not None:
-            same = (c for c in self.choices if isinstance(value, bool) == isinstance(c, bool))
-            return any(value == c for c in same)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if isinstance(self.default, int) and not float(value).is_integer():
-            return False
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
-        return low <= value <= high
-
-
-@dataclass(frozen=True)
 class Candidate:
     """What to train: plain values only, identified by the hash of its content.
 
-    `static` decides shapes and the graph (depth, width, norm, batch size ...) and with
-    `architecture` and `optimizer` chooses the program; `numeric` (learning rate, decay, dropout
-    ...) is data, one value per member of a fused group. `parent` and `move` name its origin. A
-    child, which `inherits`, begins with its parent's weights by a move of refine.MOVES; any other
-    candidate begins anew, whatever it was derived from. `by` is the controller that proposed it
-    where a mixture did: in memory only, no part of the content.
+    `static` decides shapes and the graph (depth, width, norm, batch size ...); with `architecture`
+    and `optimizer` it chooses the program. `numeric` (learning rate, decay, dropout ...) is data:
+    one value for each candidate of a group. `parent` (an id) and `move` name its origin. A child,
+    one that `inherits`, begins with its parent's weights, changed by a move of refine.MOVES; any
+    other candidate begins anew, whatever it was derived from. `by` is the controller that proposed
+    it where a mixture of them did: in memory only, no part of the content.
     """
 
     architecture: str
@@ -112,7 +84,7 @@ class Candidate:
 
     @cached_property
     def settings(self) -> tuple[Any, ...]:
-        """All that is trained apart from the seed: equal settings are the same experiment."""
+        """All that decides the outcome but the seed: equal settings are the same experiment."""
         return (
             self.architecture,
             tuple(self.static.items()),
@@ -124,7 +96,7 @@ class Candidate:
 
     @cached_property
     def experiment(self) -> str:
-        """Hash of the `settings`; as there, 1, 1.0 and true are the same."""
+        """Hash of the `settings`; 1, 1.0 and true are the same, as they compare equal there."""
         parts = [
             {k: float(v) if isinstance(v, int | float) else v for k, v in part.items()}
             for part in (self.static, self.numeric)
@@ -165,14 +137,14 @@ class Candidate:
 class Evaluation(NamedTuple):
     """One point of a candidate's learning curve (a row of curves.csv); NaN: not measured.
 
-    Journals hold them as rows: fields are appended, with defaults.
-    The last five are means over the folds, see `training/probe.py`.
+    The last five are means over the folds, see `training/probe.py`. Journals hold evaluations as
+    rows without names: new fields come last, with a default.
     """
 
     step: int
     epoch: float
     lr: float
-    train_loss: float
+    train_loss: float  # the mean since the evaluation before
     validation: float  # the run's metric in its natural sign, uncalibrated
     grad_norm: float
     update_ratio: float = math.nan
@@ -183,54 +155,44 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of training one candidate (or of a baseline).
+    """What came out of training one candidate, or of a baseline.
 
-    `metrics` maps "train", "validation", "audit" to the run's metric in its natural sign and unit;
-    `error` is the lower-is-better form in units of the baseline's, `complexity` is normalised,
-    and `reward` = -error - weight * complexity (see reward.py). `step` is that of the kept weights.
-    `size_bytes` is that of the model file, at most; `layers` counts hidden weight matrices, and
-    `capacity` is the logarithm of a bound on the Rademacher complexity (`training/cost.py`).
-    `parameters` counts all, zeros too, as they are stored and computed with; `nonzero` those that
-    are not exactly zero, and `sparsity` is the share of zeros in the weight matrices.
-
-    Of a child alone: `difference` is the largest difference of an output to the parent's on a probe
-    of training rows before a step, `drop` by how much its move made the validation metric worse,
-    `gain` by how much it is better than the parent's after training, with the standard error of
-    that difference, paired by row; both in the unit of the metric's lower-is-better form.
-    `latency_share` is its latency over the parent's, both measured in turns.
-    `accepted` for its `objective` or not, and why: `verdict` (refine/acceptance.py).
+    A child is a candidate that inherits its parent's weights. Its move changed the network before
+    anything was trained; training then went on. NaN and 0 stand for what was not measured.
     """
 
     candidate: Candidate
     status: Status
+    # "train", "validation" and "audit" -> the run's metric, in its natural sign and unit.
     metrics: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[Evaluation, ...] = ()
-    step: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    parameters: int = 0
-    multiply_adds: int = 0
-    latency_ms: float = math.nan
-    size_bytes: int = 0
-    layers: int = 0
-    capacity: float = math.nan
-    sparsity: float = math.nan
-    nonzero: int = 0
-    error: float = math.nan
-    complexity: float = math.nan
-    reward: float = -math.inf
-    controller: str = ""
-    group: int = -1
+    step: int = 0  # that of the weights which were kept
+    steps: int = 0  # that were trained
+    seconds: float = 0.0  # of training: an equal share of what its group took
+    parameters: int = 0  # all of them, zeros too, as they are stored and computed with
+    multiply_adds: int = 0  # of predicting one row
+    latency_ms: float = math.nan  # of predicting 1,000 rows, measured
+    size_bytes: int = 0  # of the model file, at most
+    layers: int = 0  # hidden weight matrices
+    capacity: float = math.nan  # log10 of a bound on Rademacher complexity (training/cost.py)
+    sparsity: float = math.nan  # the share of zeros in the weight matrices
+    nonzero: int = 0  # parameters that are not exactly zero
+    error: float = math.nan  # validation, lower is better, in units of the baseline's
+    complexity: float = math.nan  # normalised, see reward.py
+    reward: float = -math.inf  # -error - weight * complexity, higher is better
+    controller: str = ""  # who proposed it
+    group: int = -1  # with which it was trained
     engine: str = ""
-    message: str = ""
-    difference: float = math.nan
-    drop: float = math.nan
-    gain: float = math.nan
-    gain_error: float = math.nan
-    latency_share: float = math.nan
-    accepted: bool | None = None
+    message: str = ""  # what more is to be said of its end, for people
+    # Of a child only; compared with its parent by the metric's lower-is-better form.
+    difference: float = math.nan  # before training: the largest of an output, on training rows
+    drop: float = math.nan  # before training: by how much its validation is worse
+    gain: float = math.nan  # after training: by how much its validation is better
+    gain_error: float = math.nan  # the standard error of `gain`, paired by row
+    latency_share: float = math.nan  # its latency over the parent's, measured in turns
+    accepted: bool | None = None  # whether it is better than its parent by `objective`
     objective: str = ""
-    verdict: str = ""
+    verdict: str = ""  # why it was accepted or not (refine/acceptance.py)
 
     @property
     def stands(self) -> bool:
@@ -277,14 +239,8 @@ class Result:
         )
 
 
-_PLAIN = (
-    "step", "steps", "seconds", "parameters", "multiply_adds", "latency_ms", "size_bytes", "layers",
-    "capacity", "sparsity", "nonzero", "error", "complexity", "reward", "controller", "group",
-    "engine", "message",
-    "difference", "drop", "gain", "gain_error", "latency_share", "accepted", "objective", "verdict",
-)  # fmt: skip
-
-
+# The fields that are written as they are, in their order.
+_PLAIN = tuple(f.name for f in fields(Result))[4:]
 _OF_CHILDREN = frozenset(_PLAIN[_PLAIN.index("difference") :])
 
 
@@ -292,27 +248,26 @@ _OF_CHILDREN = frozenset(_PLAIN[_PLAIN.index("difference") :])
 class Group:
     """Candidates of one family trained as one program, with everything decided beforehand.
 
-    `steps` is the total every schedule refers to, whether or not a candidate lives that long.
     At each of `rungs` (steps) the best `keep` candidates stay, as far as their errors are within
-    the rung's `bars`; the rest are PRUNED. Whom fewer than `ties` standard errors part from those
-    that stay, stays too (fidelity.py).
-    `stop_at` repeats a stop by the deadline when a run is replayed.
+    the rung's `bars`; the rest are PRUNED. A candidate stays too where its error differs from the
+    worst of those by fewer than `ties` standard errors (fidelity.py).
     """
 
     index: int
     candidates: tuple[Candidate, ...]
-    steps: int
+    steps: int  # that schedules refer to, whether or not a candidate lives that long
     rungs: tuple[int, ...] = ()
-    keep: tuple[int, ...] = ()
+    keep: tuple[int, ...] = ()  # how many, at each rung
     bars: tuple[float, ...] = ()  # errors, lower is better, from what earlier groups had there
     ties: float = 0.0
-    evaluate_every: int = 1
-    patience: int = 0  # evaluations without improvement; 0 = never stop early; a candidate may
-    # have its own, unless the group has none
+    evaluate_every: int = 1  # steps
+    # Evaluations without improvement after which training stops; 0 = it never stops early. A
+    # candidate may have its own, unless the group has none.
+    patience: int = 0
     engine: str = "stacked"
     controllers: tuple[str, ...] = ()  # who proposed each candidate
     order_seed: int = 0  # seed of the batch order, the same for a whole run
-    stop_at: int | None = None
+    stop_at: int | None = None  # the step at which the deadline came, where a run is replayed
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, every field."""
@@ -333,7 +288,7 @@ class Group:
 
 
 class Hashes:
-    """Hashes of what was proposed; those added leave `known`, which may be shared, as it is."""
+    """A set of hashes that can grow without a copy: `known` may be shared and stays as it is."""
 
     def __init__(self, known: AbstractSet[Hashable], more: Iterable[Hashable] = ()) -> None:
         self._known = known
@@ -351,15 +306,15 @@ class Hashes:
 class History:
     """Every result so far in order, and the candidates proposed but not yet finished.
 
-    `proposed` spares a long history from being looked through at every proposal: the experiments of
-    all results, and of nothing that is in neither. `children` that is False spares it too: none of
-    them inherits.
+    Two fields spare a long history from being looked through at every proposal. `proposed`, where
+    given, holds the experiments of all results (and may hold those of what is pending). `children`
+    is False where it is known that no candidate inherits.
     """
 
     results: tuple[Result, ...] = ()
     pending: tuple[Candidate, ...] = ()
     proposed: AbstractSet[str] | None = field(default=None, repr=False, compare=False)
-    children: bool = field(default=True, repr=False, compare=False)  # False: it holds none
+    children: bool = field(default=True, repr=False, compare=False)
 
     @cached_property
     def _of_results(self) -> AbstractSet[str]:
@@ -384,9 +339,9 @@ class History:
         return list(wanted.values())
 
     def without_children(self) -> History:
-        """As a controller sees it that models the space, of which children are no samples.
+        """The history for a controller that models scores over the space: children left out.
 
-        They may lie outside, and their scores are not those of their settings alone. What was
+        A child may lie outside the space, and its score is not that of its settings alone. What was
         proposed is known as before.
         """
         if not self.children:
@@ -400,45 +355,6 @@ class History:
     def networks(self) -> Iterator[Result]:
         """The results that are not baselines, in order."""
         return (r for r in self.results if r.status is not Status.BASELINE)
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """What architectures and losses must know of the data: sizes, never values of rows.
-
-    `cardinalities` counts the codes of each category column, code 0 (missing or unseen) included.
-    `edges` maps a scaling ("quantile", "robust") to one increasing list of bin edges per numeric
-    column in scaled units, for piecewise-linear embeddings. `loss` is what the loss "auto" of a
-    candidate stands for, itself "auto" where the task decides; `quantile` the level of the quantile
-    loss; `target_ratio` the mean of every numeric target in units of its scale, `target_low` the
-    least of their values, None where that is not known. `exposure`: whether rows have one.
-    """
-
-    task: str  # one of tasks.TASKS
-    n_outputs: int
-    n_numeric: int
-    cardinalities: tuple[int, ...] = ()
-    edges: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
-    loss: str = "auto"
-    quantile: float = 0.5
-    target_ratio: tuple[float, ...] = ()
-    target_low: float | None = None
-    exposure: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, every field."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> DataSpec:
-        """Inverse of `to_json`."""
-        fields = dict(value)
-        fields["cardinalities"] = tuple(fields["cardinalities"])
-        fields["edges"] = {
-            k: tuple(tuple(e) for e in columns) for k, columns in fields["edges"].items()
-        }
-        fields["target_ratio"] = tuple(fields.get("target_ratio", ()))
-        return cls(**fields)
 
 
 def _digest(value: Any) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from adanet_py.errors import SpaceError, check_known, nearest
+from adanet_py.knob import Knob
 from adanet_py.own import Own
-from adanet_py.records import Knob
 from adanet_py.space_decision import Decision
 from adanet_py.space_file import MAX_BYTES, SpaceFile, Where, parse, read_yaml
 from adanet_py.space_points import (

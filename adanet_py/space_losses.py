@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import SpaceError
-from adanet_py.records import Candidate, DataSpec, Scalar
+from adanet_py.records import Candidate, Scalar
 from adanet_py.space_decision import Decision
 from adanet_py.space_points import SearchSpace
 from adanet_py.training.general import GENERAL

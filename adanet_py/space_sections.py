@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from adanet_py.errors import SpaceError, check_known
-from adanet_py.records import Candidate, Knob, Scalar
+from adanet_py.knob import Knob
+from adanet_py.records import Candidate, Scalar
 from adanet_py.space_decision import Decision
 from adanet_py.space_file import Domain, Entry, SpaceFile, Start, Where
 from adanet_py.space_points import SearchSpace

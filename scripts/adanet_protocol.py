@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from adanet_py.config import SearchConfig
+from adanet_py.data.spec import DataSpec
 from adanet_py.prepare import prepare, read
-from adanet_py.records import DataSpec
 from adanet_py.subnetworks.options import GrowthOptions, with_variants
 from adanet_py.subnetworks.rounds import Growing, Problem, Task, grow
 from adanet_py.subnetworks.tables import run

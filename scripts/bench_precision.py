@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from adanet_py.architectures import ARCHITECTURES
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.data.spec import DataSpec
+from adanet_py.records import Candidate
 from adanet_py.training.batches import BatchOrder
 from adanet_py.training.engines.program import Program, Tensors
 from adanet_py.training.engines.stacked import StackedEngine

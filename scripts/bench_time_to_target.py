@@ -59,10 +59,11 @@ from peers import Data, search_tables
 
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.config import SearchConfig
+from adanet_py.data.spec import DataSpec
 from adanet_py.data.splits import Split
 from adanet_py.own import Own, engine_for
 from adanet_py.prepare import Prepared, prepare, read
-from adanet_py.records import Candidate, DataSpec, Group
+from adanet_py.records import Candidate, Group
 from adanet_py.run import search
 from adanet_py.training.batches import BatchOrder
 from adanet_py.training.engines.program import Program, Tensors

@@ -11,7 +11,8 @@ import torch
 
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.architecture import input_features, whole
-from adanet_py.records import Candidate, DataSpec, Scalar
+from adanet_py.data.spec import DataSpec
+from adanet_py.records import Candidate, Scalar
 from adanet_py.training.batches import BatchOrder
 from adanet_py.training.engines.program import Program, Tensors
 from adanet_py.training.optimizers import OPTIMIZERS

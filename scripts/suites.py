@@ -11,10 +11,11 @@ import torch
 from peers import Data, Setting
 
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.data.spec import DataSpec
 from adanet_py.metrics import get_metric
 from adanet_py.own import Own, engine_for
 from adanet_py.plan import Workload
-from adanet_py.records import Candidate, DataSpec, Group
+from adanet_py.records import Candidate, Group
 from adanet_py.space import SearchSpace, assemble, load_space
 from adanet_py.training.batches import BatchOrder
 from adanet_py.training.engines.native import dense_engine

@@ -11,8 +11,9 @@ import torch
 
 from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.data.source import ArraySource, write_arrays
+from adanet_py.data.spec import DataSpec
 from adanet_py.data.splits import Split
-from adanet_py.records import Candidate, DataSpec, Scalar
+from adanet_py.records import Candidate, Scalar
 from adanet_py.tasks import is_regression
 from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import Program, Tensors

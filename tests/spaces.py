@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 from adanet_py.space import Registries, SearchSpace, load_space
 
 

@@ -8,10 +8,12 @@ import pytest
 
 import adanet_py
 from adanet_py.architectures import ARCHITECTURES
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import ConfigError, SpaceError
 from adanet_py.folder import Described, check_objects, describe_objects
+from adanet_py.knob import Knob
 from adanet_py.own import Own, make_own
-from adanet_py.records import Candidate, DataSpec, Knob, Status
+from adanet_py.records import Candidate, Status
 from adanet_py.space import load_space, with_own
 from adanet_py.training.losses import LOSSES
 from adanet_py.training.optimizers import OPTIMIZERS

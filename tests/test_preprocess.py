@@ -14,9 +14,9 @@ import pytest
 
 from adanet_py.data.preprocess import Preprocessor, fit_preprocessor
 from adanet_py.data.scaling import MAX_KNOTS, bin_edges, fit_scale
+from adanet_py.data.spec import DataSpec
 from adanet_py.data.table import fit_target, infer_columns, read_table
 from adanet_py.errors import DataError, RunError
-from adanet_py.records import DataSpec
 
 N = 300
 

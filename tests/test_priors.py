@@ -12,8 +12,9 @@ from spaces import FILES, REGISTRIES, ZOO, Entry
 
 from adanet_py.controllers import CONTROLLERS, find_controller
 from adanet_py.errors import SpaceError
+from adanet_py.knob import Knob
 from adanet_py.own import Own
-from adanet_py.records import History, Knob, Result, Status
+from adanet_py.records import History, Result, Status
 from adanet_py.space import (
     Decision,
     Registries,

@@ -20,7 +20,8 @@ from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.architectures.activations import activation
 from adanet_py.architectures.layers import Inputs
 from adanet_py.architectures.names import ACTIVATIONS
-from adanet_py.records import Candidate, DataSpec, Result, Scalar, Status
+from adanet_py.data.spec import DataSpec
+from adanet_py.records import Candidate, Result, Scalar, Status
 from adanet_py.training import probe
 from adanet_py.training.engines import ENGINES, make_engine
 from adanet_py.training.probe import is_activation, is_due, probe_rows, watched

@@ -20,7 +20,8 @@ from adanet_py.controllers.improvement import log_expected_improvement
 from adanet_py.controllers.likelihood import fit, kernel_of
 from adanet_py.controllers.points import points_of
 from adanet_py.controllers.process import CONSTANT, Kernel, posterior_of
-from adanet_py.records import Candidate, History, Knob, Result, Status
+from adanet_py.knob import Knob
+from adanet_py.records import Candidate, History, Result, Status
 
 sys.path.insert(0, str(Path(__file__).parent))
 from spaces import REGISTRIES, ZOO, Entry

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from adanet_py.errors import SpaceError
+from adanet_py.knob import Knob
 from adanet_py.own import Own
-from adanet_py.records import Candidate, Knob
+from adanet_py.records import Candidate
 from adanet_py.space import (
     Decision,
     Registries,

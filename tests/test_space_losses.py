@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import SpaceError
 from adanet_py.own import make_own
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.records import Candidate
 from adanet_py.space import contains, default_registries, load_space, sample, with_own
 from adanet_py.space_losses import with_losses
 from adanet_py.training.general import GENERAL

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 import adanet_py
 from adanet_py.checks import check
 from adanet_py.cli import app
+from adanet_py.data.spec import DataSpec
 from adanet_py.ensemble.growth import Member
 from adanet_py.ensemble.losses import LOSSES
 from adanet_py.errors import ConfigError, RunError
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.records import Candidate
 from adanet_py.subnetworks.architecture import SUBNETWORK, read_widths, widths_below, write_widths
 from adanet_py.subnetworks.folder import COLUMNS, TABLE, same_members
 from adanet_py.subnetworks.networks import Grown

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adanet_py.architectures.names import INITS
-from adanet_py.records import DataSpec, Knob, Scalar
+from adanet_py.data.spec import DataSpec
+from adanet_py.knob import Knob
+from adanet_py.records import Scalar
 from adanet_py.training.losses import AUTO, LOSSES
 
 if TYPE_CHECKING:

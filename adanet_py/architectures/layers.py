@@ -23,7 +23,8 @@ from adanet_py.architectures.architecture import (
     is_factorised,
 )
 from adanet_py.architectures.perturbations import Cutmix, InputNoise, Mixup
-from adanet_py.records import DataSpec, Scalar
+from adanet_py.data.spec import DataSpec
+from adanet_py.records import Scalar
 
 
 class Linear(nn.Module):

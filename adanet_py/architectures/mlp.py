@@ -18,7 +18,9 @@ from adanet_py.architectures.architecture import (
     whole,
 )
 from adanet_py.architectures.names import ACTIVATIONS, NORMS, units_before
-from adanet_py.records import DataSpec, Knob, Scalar
+from adanet_py.data.spec import DataSpec
+from adanet_py.knob import Knob
+from adanet_py.records import Scalar
 
 if TYPE_CHECKING:
     from torch import nn

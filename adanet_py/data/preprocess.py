@@ -15,9 +15,9 @@ from adanet_py.data import cells
 from adanet_py.data.columns import Column
 from adanet_py.data.encoders import FITTERS, READERS, Encoder, read_category, unreadable
 from adanet_py.data.scaling import bin_edges
+from adanet_py.data.spec import DataSpec
 from adanet_py.data.targets import AnyTarget
 from adanet_py.errors import DataError, RunError, nearest
-from adanet_py.records import DataSpec
 
 Features = dict[str, NDArray[Any]]
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import RunError
-from adanet_py.records import DataSpec
 
 FEATURES = ("quantile", "robust", "category")
 _VERSION = 1

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.ensemble.losses import LOG_LINK
 from adanet_py.ensemble.weights import Floats
-from adanet_py.records import DataSpec
 from adanet_py.training.losses.regression import HIGHEST, LOWEST
 
 

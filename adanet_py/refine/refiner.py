@@ -26,8 +26,9 @@ import numpy as np
 from adanet_py.choosing import Shrunk
 from adanet_py.controllers.families import Controller
 from adanet_py.controllers.ledger import ledger_of
+from adanet_py.data.spec import DataSpec
 from adanet_py.plan import best_of
-from adanet_py.records import Candidate, DataSpec, Hashes, History, Result, Scalar
+from adanet_py.records import Candidate, Hashes, History, Result, Scalar
 from adanet_py.refine import MOVES
 from adanet_py.refine.acceptance import SHRINKING
 from adanet_py.space import SearchSpace

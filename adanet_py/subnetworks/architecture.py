@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from adanet_py.architectures.architecture import SHARED_NUMERIC, SHARED_STATIC, Architecture
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
+from adanet_py.data.spec import DataSpec
 from adanet_py.ensemble.objective import KINDS
-from adanet_py.records import DataSpec, Knob, Scalar
+from adanet_py.knob import Knob
+from adanet_py.records import Scalar
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,7 +18,8 @@ from adanet_py.architectures.layers import Inputs, Linear
 from adanet_py.architectures.names import units_before
 from adanet_py.architectures.norms import norm
 from adanet_py.architectures.perturbations import Dropout, Noisy
-from adanet_py.records import DataSpec, Scalar
+from adanet_py.data.spec import DataSpec
+from adanet_py.records import Scalar
 from adanet_py.subnetworks.architecture import read_widths, sizes, widths_below
 
 

@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from adanet_py.architectures.layers import Linear
+from adanet_py.data.spec import DataSpec
 from adanet_py.ensemble.growth import LEAST_FALL, Ensemble, Member, Setting, nothing, weigh
 from adanet_py.ensemble.losses import OTHERS
 from adanet_py.ensemble.objective import minimise, row_shares
 from adanet_py.ensemble.weights import Weights
 from adanet_py.errors import DataError
-from adanet_py.records import Candidate, DataSpec, Result, Scalar, Status
+from adanet_py.records import Candidate, Result, Scalar, Status
 from adanet_py.subnetworks.architecture import GROWN, write_widths
 from adanet_py.subnetworks.networks import Grown, Subnetwork, layers_below
 from adanet_py.subnetworks.options import GrowthOptions

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adanet_py.records import Candidate, DataSpec, Knob
+from adanet_py.data.spec import DataSpec
+from adanet_py.knob import Knob
+from adanet_py.records import Candidate
 from adanet_py.subnetworks.architecture import SUBNETWORK, write_sizes
 from adanet_py.subnetworks.networks import Offered, Subnetwork
 from adanet_py.training.batches import BatchOrder, member_seed

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from adanet_py.calibration import probabilities
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import ConfigError, DataError, check_known
 from adanet_py.metrics import default_metric
 from adanet_py.own import Own, engine_for
 from adanet_py.proposing import check_candidate
-from adanet_py.records import Candidate, DataSpec, Evaluation, Group, Status
+from adanet_py.records import Candidate, Evaluation, Group, Status
 from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import Program, Tensors, as_members
 from adanet_py.training.groups import Plan, train

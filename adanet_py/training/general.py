@@ -5,7 +5,7 @@ A value of 0 turns a method off; what no member of a group uses costs nothing.
 
 from __future__ import annotations
 
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 
 GENERAL: dict[str, Knob] = {
     "warmup": Knob(0.0, 0.0, 0.9, doc="share of all steps over which the learning rate rises"),

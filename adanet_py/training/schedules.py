@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from adanet_py.records import Candidate, Knob
+from adanet_py.knob import Knob
+from adanet_py.records import Candidate
 from adanet_py.training.general import GENERAL
 
 Array = npt.NDArray[np.float64]

@@ -16,7 +16,9 @@ from adanet_py.architectures import ARCHITECTURES, Architecture
 from adanet_py.architectures.layers import is_decayed
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
 from adanet_py.architectures.perturbations import noise_pool
-from adanet_py.records import Candidate, DataSpec, Knob, Scalar
+from adanet_py.data.spec import DataSpec
+from adanet_py.knob import Knob
+from adanet_py.records import Candidate, Scalar
 from adanet_py.training.engines.program import build_module, noisy_layers
 from adanet_py.training.engines.stacked import StackedEngine
 from adanet_py.training.losses import LOSSES

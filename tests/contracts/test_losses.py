@@ -12,9 +12,9 @@ from sklearn import metrics
 from torch import Tensor
 from torch.nn import functional as F
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import SpaceError
 from adanet_py.metrics import METRICS, get_metric
-from adanet_py.records import DataSpec
 from adanet_py.tasks import TASKS, has_several_targets, part_of
 from adanet_py.training.general import GENERAL
 from adanet_py.training.losses import KNOBS, LOSSES, Loss, choose_loss, default_loss, loss_name

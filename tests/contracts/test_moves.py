@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from adanet_py.architectures import ARCHITECTURES, Architecture, layers
 from adanet_py.architectures.names import ACTIVATIONS, NORMS
-from adanet_py.records import Candidate, DataSpec, Scalar
+from adanet_py.data.spec import DataSpec
+from adanet_py.records import Candidate, Scalar
 from adanet_py.refine import MOVES, Move, pruning, readers
 from adanet_py.refine.inheritance import TOLERANCE
 from adanet_py.refine.move import Probe

@@ -16,9 +16,9 @@ import pytest
 from adanet_py.data import SOURCES
 from adanet_py.data.preprocess import fit_preprocessor
 from adanet_py.data.source import ArraySource, write_arrays
+from adanet_py.data.spec import DataSpec
 from adanet_py.data.table import fit_target, infer_columns
 from adanet_py.errors import RunError
-from adanet_py.records import DataSpec
 
 ROWS = 60
 

@@ -24,8 +24,9 @@ from adanet_py.architectures.perturbations import (
     Noisy,
     Perturbation,
 )
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import SpaceError
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.records import Candidate
 from adanet_py.tasks import is_regression, part_of
 from adanet_py.training.batches import BatchOrder, member_seed, micro_batches
 from adanet_py.training.general import GENERAL

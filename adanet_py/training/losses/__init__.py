@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.errors import SpaceError, check_known
-from adanet_py.records import DataSpec, Scalar
+from adanet_py.records import Scalar
 from adanet_py.training.losses import classification, regression
 from adanet_py.training.losses.loss import Loss
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.metrics.metric import Domain
-from adanet_py.records import DataSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

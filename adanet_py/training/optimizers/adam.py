@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 from adanet_py.training.optimizers import knobs
 from adanet_py.training.optimizers.optimizer import Optimizer, Step, Transform
 from adanet_py.training.optimizers.transforms import COUPLED_DECAY, DECOUPLED_DECAY, Slots

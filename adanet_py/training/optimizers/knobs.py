@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 
 
 def rate(default: float) -> Knob:

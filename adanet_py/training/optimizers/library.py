@@ -16,7 +16,7 @@ from typing import Any
 
 from adanet_py.architectures.architecture import SHARED_NUMERIC
 from adanet_py.errors import AdanetError, ConfigError, SpaceError, check_known
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 from adanet_py.training.general import GENERAL
 from adanet_py.training.optimizers.optimizer import Optimizer
 from adanet_py.training.schedules import SCHEDULES

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 from adanet_py.training.optimizers import knobs
 from adanet_py.training.optimizers.adam import adam_direction
 from adanet_py.training.optimizers.optimizer import Optimizer, Step, Transform

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 
 if TYPE_CHECKING:
     from torch import Tensor

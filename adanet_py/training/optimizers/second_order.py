@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adanet_py.records import Knob
+from adanet_py.knob import Knob
 from adanet_py.training.optimizers.optimizer import Optimizer
 
 # Up to so many parameters a Newton step has the exact Hessian: P^2 numbers (8 MB in double

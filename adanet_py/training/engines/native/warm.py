@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from adanet_py.architectures import ARCHITECTURES
-from adanet_py.records import Candidate, DataSpec
+from adanet_py.data.spec import DataSpec
+from adanet_py.records import Candidate
 from adanet_py.training.batches import BatchOrder
 from adanet_py.training.engines.native import cache_folder, is_marked, is_ready, mark_ready
 from adanet_py.training.engines.native.engine import NativeEngine
