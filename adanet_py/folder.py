@@ -29,6 +29,7 @@ from adanet_py.pareto import pareto_front
 from adanet_py.records import Result, Status
 from adanet_py.reward import RewardRule
 from adanet_py.space import SearchSpace
+from adanet_py.yaml_text import dump_yaml, load_yaml
 
 VERSION = 1
 CONFIG = "config.yaml"
@@ -68,7 +69,7 @@ def begin(folder: Path, described: Described, space: SearchSpace) -> None:
         "objects": dict(described.objects),
         "types": dict(described.types),
     }
-    write_atomic(folder / CONFIG, yaml.safe_dump(value, sort_keys=False))
+    write_atomic(folder / CONFIG, dump_yaml(value))
 
 
 def is_run(folder: Path) -> bool:
@@ -138,7 +139,7 @@ def tidy(folder: Path) -> None:
 def read_described(folder: Path) -> Described:
     """What describes a run; RunError where there is no such run or a newer program wrote it."""
     try:
-        value = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        value = load_yaml((folder / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         found = "nothing"
         if folder.is_dir():

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adanet_py.errors import SpaceError, check_known, nearest
 from adanet_py.knob import Knob
 from adanet_py.own import Own
@@ -35,6 +33,7 @@ from adanet_py.space_points import (
     sample,
 )
 from adanet_py.space_sections import KINDS, Registries, build_space, is_integer
+from adanet_py.yaml_text import dump_yaml
 
 __all__ = [
     "Assignment",
@@ -91,7 +90,7 @@ def load_space(
         return space
     registries = registries or default_registries()
     if isinstance(space, Mapping):
-        text = yaml.safe_dump(json.loads(json.dumps(space)), sort_keys=False)
+        text = dump_yaml(json.loads(json.dumps(space)))
         where = Where("the space given")
         return build_space(parse(space, where), where, registries, text)
     path, names = Path(space), list_spaces()
@@ -162,7 +161,7 @@ def with_own(space: SearchSpace, own: Own, registries: Registries | None = None)
             added = True
     if not added:
         return space
-    text = yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False)
+    text = dump_yaml(json.loads(json.dumps(value)))
     return build_space(parse(value, where), where, registries, text)
 
 

@@ -29,6 +29,7 @@ from pydantic import (
 
 from adanet_py.errors import SpaceError, nearest
 from adanet_py.records import Scalar
+from adanet_py.yaml_text import LOADER
 
 MAX_BYTES = 1_000_000
 _MAX_DEPTH = 12  # a space needs six
@@ -203,7 +204,7 @@ def read_yaml(text: str, file: str) -> tuple[Any, Where]:
         )
     where = Where(file)
     try:
-        events = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        events = iter(yaml.parse(text, Loader=LOADER))
         value = None
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
