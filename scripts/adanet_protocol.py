@@ -23,8 +23,10 @@ from sklearn.model_selection import StratifiedKFold
 from adanet_py.config import SearchConfig
 from adanet_py.data.spec import DataSpec
 from adanet_py.prepare import prepare, read
+from adanet_py.subnetworks.growing import Growing
 from adanet_py.subnetworks.options import GrowthOptions, with_variants
-from adanet_py.subnetworks.rounds import Growing, Problem, Task, grow
+from adanet_py.subnetworks.problem import Problem, Task
+from adanet_py.subnetworks.rounds import grow
 from adanet_py.subnetworks.tables import run
 
 PAIRS = {

@@ -23,9 +23,11 @@ from adanet_py.errors import ConfigError, RunError
 from adanet_py.records import Candidate
 from adanet_py.subnetworks.architecture import SUBNETWORK, read_widths, widths_below, write_widths
 from adanet_py.subnetworks.folder import COLUMNS, TABLE, same_members
+from adanet_py.subnetworks.growing import Growing
 from adanet_py.subnetworks.networks import Grown
 from adanet_py.subnetworks.options import SELECTIONS, VARIANTS, GrowthOptions, with_variants
-from adanet_py.subnetworks.rounds import Growing, Problem, Task, grow
+from adanet_py.subnetworks.problem import Problem, Task
+from adanet_py.subnetworks.rounds import grow
 from adanet_py.subnetworks.tables import grow_table
 from adanet_py.subnetworks.training import train
 from adanet_py.training.batches import BatchOrder, member_seed

@@ -105,8 +105,8 @@ def adanet(
     """Grow an AdaNet: subnetworks trained round by round on what the ensemble lacks."""
     from adanet_py.folder import new_folder
     from adanet_py.subnetworks.folder import TABLE
+    from adanet_py.subnetworks.growing import Growing
     from adanet_py.subnetworks.options import GrowthOptions, numbers_of, with_variants
-    from adanet_py.subnetworks.rounds import Growing
     from adanet_py.subnetworks.tables import grow_table
 
     options = GrowthOptions(

@@ -18,7 +18,7 @@ from adanet_py.subnetworks.architecture import GROWN, read_widths
 if TYPE_CHECKING:
     import pandas as pd
 
-    from adanet_py.subnetworks.rounds import Growing
+    from adanet_py.subnetworks.growing import Growing
 
 TABLE = "adanet.csv"
 COLUMNS: dict[str, str] = {

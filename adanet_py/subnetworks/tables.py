@@ -33,8 +33,10 @@ from adanet_py.outputs import in_own_unit, predictions
 from adanet_py.prediction_cost import costs
 from adanet_py.prepare import Prepared, prepare, probe_rows, read
 from adanet_py.subnetworks.folder import write_rounds
+from adanet_py.subnetworks.growing import Growing
 from adanet_py.subnetworks.options import SELECTIONS, GrowthOptions
-from adanet_py.subnetworks.rounds import Growing, Problem, Task, grow
+from adanet_py.subnetworks.problem import Problem, Task
+from adanet_py.subnetworks.rounds import grow
 from adanet_py.tasks import has_several_targets, is_regression
 from adanet_py.training.losses import default_loss
 
@@ -266,9 +268,7 @@ def run(module: nn.Module, problem: Problem, rows: np.ndarray) -> np.ndarray:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(rows), 4096):
-            at = rows[start : start + 4096]
-            numeric = torch.from_numpy(np.array(problem.numeric[at], np.float32))
-            parts.append(module(numeric, torch.from_numpy(np.array(problem.category[at]))))
+            parts.append(module(*problem.inputs(rows[start : start + 4096])))
     return np.asarray(torch.cat(parts).double().numpy())
 
 

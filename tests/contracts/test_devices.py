@@ -15,7 +15,8 @@ from test_capture import MIXED
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.records import Group
 from adanet_py.subnetworks.options import GrowthOptions
-from adanet_py.subnetworks.rounds import Problem, Task, grow
+from adanet_py.subnetworks.problem import Problem, Task
+from adanet_py.subnetworks.rounds import grow
 from adanet_py.training import jobs
 from adanet_py.training.engines import make_engine
 from adanet_py.training.engines.program import Program, Tensors
