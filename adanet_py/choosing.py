@@ -62,14 +62,36 @@ class Shrunk:
     """The end of the chain of children that were accepted for being smaller, sparser or quicker.
 
     It begins with the choice of `first` among the others; of several children the one with the
-    fewest parameters, or the least latency, goes on.
+    fewest parameters, or the least latency, goes on. With a `share`, of all in such chains that
+    have at most that share of the first one's parameters, the one with the highest reward is the
+    choice; where there is none so small, the end of the chain.
     """
 
     first: Choice
     objective: str  # size, sparsity or latency
+    share: float | None = None
 
     def __call__(self, results: Iterable[Result], refused: Container[str] = ()) -> Result | None:
         """The choice among `results`, but for those of the `refused` ids."""
+        found, children = self._chains(results, refused)
+        if found is not None and self.share is not None:
+            most = self.share * found.parameters
+            small = [r for r in _descendants(found, children) if r.parameters <= most]
+            if small:
+                return max(small, key=lambda r: (r.reward, -r.parameters, r.candidate.id))
+        while found is not None and found.candidate.id in children:
+            found = min(children[found.candidate.id], key=self._order)
+        return found
+
+    def family(self, results: Iterable[Result]) -> list[Result]:
+        """The first one and all that were accepted in chains from it, that one first."""
+        first, children = self._chains(results, ())
+        return [] if first is None else [first, *_descendants(first, children)]
+
+    def _chains(
+        self, results: Iterable[Result], refused: Container[str]
+    ) -> tuple[Result | None, dict[str | None, list[Result]]]:
+        """Where the chains begin, and the children that were accepted, by their parent."""
         others: list[Result] = []
         children: dict[str | None, list[Result]] = {}
         for r in results:
@@ -77,15 +99,21 @@ class Shrunk:
                 others.append(r)
             elif r.candidate.id not in refused:
                 children.setdefault(r.candidate.parent, []).append(r)
-        found = self.first(others, refused)
-        while found is not None and found.candidate.id in children:
-            found = min(children[found.candidate.id], key=self._order)
-        return found
+        return self.first(others, refused), children
 
     def _order(self, result: Result) -> tuple[float, float, str]:
         costs = {"size": result.parameters, "sparsity": result.nonzero}
         cost = costs.get(self.objective, result.latency_ms)
         return cost, -result.reward, result.candidate.id
+
+
+def _descendants(first: Result, children: Mapping[str | None, list[Result]]) -> list[Result]:
+    found, left = [], [first]
+    while left:
+        new = children.get(left.pop().candidate.id, [])
+        found += new
+        left += new
+    return found
 
 
 def make_choice(
@@ -94,7 +122,11 @@ def make_choice(
     rule: RewardRule,
     standard_error: Callable[[Result], float],
     objective: str = "metric",
+    share: float | None = None,
 ) -> Choice:
-    """The choice of a name in `CHOICES`; after a refinement for another `objective`, its end."""
+    """The choice of a name in `CHOICES`; after a refinement for another `objective`, its end.
+
+    `share`: of the parameters, see `Shrunk`.
+    """
     choice = Simplest(metric, rule, standard_error) if how == "simplest" else best_of
-    return choice if objective == "metric" else Shrunk(choice, objective)
+    return choice if objective == "metric" else Shrunk(choice, objective, share)

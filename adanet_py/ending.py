@@ -53,6 +53,7 @@ def finish(search: Search, reason: str, *, final: bool) -> None:
             tables()
         grown = None
     _compare_with_baselines(search, grown)
+    _tell_size(search)
     if final:
         search.record("stop", {"reason": reason})
         tidy(search.folder)
@@ -121,6 +122,26 @@ def _has_new(search: Search) -> bool:
     first = search.grouper.first or 0
     new = (r for i, rs in search.state.results.items() if i >= first for r in rs)
     return any(r.accepted for r in new)
+
+
+def _tell_size(search: Search) -> None:
+    """Say so where a refinement did not come to the size that it was for."""
+    saved, size = search.saver.saved, search.refining.size if search.refining is not None else None
+    if saved is None or size is None:
+        return
+    first = saved
+    while first.accepted and first.objective == "size":
+        first = search.state.by_id[str(first.candidate.parent)]
+    found, wanted = saved.parameters / max(1, first.parameters), size * first.parameters
+    if found <= size:
+        return
+    small = [r for r in search.state.finished() if r.candidate.inherits and r.parameters <= wanted]
+    best = max(small, key=lambda r: r.reward, default=None)
+    why = "none was trained to a usable end" if best is None else f"the best was {best.verdict}"
+    search.note(
+        f"No network of at most {100.0 * size:.0f} % of the parameters was accepted, but one of "
+        f"{100.0 * found:.0f} %; of those that are so small, {why}. Give more time."
+    )
 
 
 def _compare_with_baselines(search: Search, grown: Grown | None) -> None:

@@ -57,6 +57,7 @@ class Grouper:
     first: int | None = None
     refused: tuple[Candidate, ...] = ()  # proposed, but too costly for the time left
     late: bool = False  # that nothing proposed fits into the time left
+    early: bool = False  # that children's part has begun before its time, for want of others
     warned: bool = False  # that the controller mixes families
     _settled: int = 0  # groups at the beginning that are looked at no more, for they have ended ...
     _early: Sequence[Result] = ()  # ... and those of their results that a later child may need
@@ -84,7 +85,19 @@ class Grouper:
         refined = self._children(index, before, rng)
         if refined is not None or self.first is not None:
             return refined
-        return self._candidates(index, before, history, rng)
+        group = self._candidates(index, before, history, rng)
+        if group is None and self.late and self._kept_for_children() and not self.early:
+            # Nothing of the controller ends before the children's part begins: it begins now.
+            self.early, self.late = True, False
+            return self._children(index, before, rng)
+        return group
+
+    def _kept_for_children(self) -> float:
+        """Seconds at the end that are not the controller's."""
+        share, time = self.config.share_of_children, self.config.time
+        if self.first is not None or self.counted or time is None or isinstance(share, str):
+            return 0.0
+        return share * time
 
     def _candidates(
         self, index: int, before: int | None, history: History, rng: np.random.Generator
@@ -111,7 +124,8 @@ class Grouper:
                 if asked.too_large or not self.refused:
                     self.journal("exhausted", {})
                 return None
-            members, epochs, speed = self._size(index, candidates, self.load, history, most)
+            kept = self._kept_for_children()
+            members, epochs, speed = self._size(index, candidates, self.load, history, most, kept)
             denied = too_costly(candidates[0], self.load, speed, members, epochs)
             if denied:
                 self.note(denied, once=candidates[0].family)
@@ -165,7 +179,7 @@ class Grouper:
         if self.counted:
             due = self.state.proposed(before) >= (1.0 - share) * (config.candidates or 0)
         else:
-            due = self.left() <= share * (config.time or 0.0)
+            due = self.early or self.left() <= share * (config.time or 0.0)
         return share if due else 0.0
 
     def _size(
@@ -175,9 +189,13 @@ class Grouper:
         load: Workload,
         history: History,
         most: int,
+        kept: float = 0.0,
     ) -> tuple[int, float, float]:
-        """How many of the candidates are trained, for how many epochs, and the speed measured."""
-        left = None if self.counted else self.left()
+        """How many of the candidates are trained, for how many epochs, and the speed measured.
+
+        `kept`: seconds of those left that they may not take.
+        """
+        left = None if self.counted else self.left() - kept
         speed = 1.0 if self.counted else measured_speed(history, load, candidates[0])
         most = min(most, fitting(candidates[0], load))
         members, epochs = size_group(candidates[0], load, speed, left, most, index)

@@ -77,6 +77,7 @@ class Refining:
 
     moves: tuple[str, ...] = ()
     objective: str = "metric"
+    size: float | None = None  # share of the parameters to come to; None: as few as come
 
 
 @dataclass
@@ -114,7 +115,7 @@ class Search:
         self.space = with_losses(self.space, self.prepared.source.spec, losses, pinned=pinned)
         named, spec = self.refining or Refining(), self.prepared.source.spec
         wanted = self.config.objective_of_children if self.refining is None else named.objective
-        self.refiner = Refiner(named.moves, wanted, self.own, spec)
+        self.refiner = Refiner(named.moves, wanted, self.own, spec, named.size)
         first = None if self.refining is None else int((self.state.refining or {}).get("first", 0))
         self.grouper = Grouper(
             config=self.config,
@@ -154,6 +155,7 @@ class Search:
                 self.config.reward,
                 partial(standard_error, self.folder, self.prepared),
                 objective=named.objective,
+                share=named.size,
             ),
             leader=lambda: self.state.best,
             members=self.config.joining,

@@ -38,6 +38,20 @@ def parse_milliseconds(value: Any) -> float:
     return _parse(value, _MILLISECONDS, "milliseconds above zero such as 5, 5ms or 800us", 0.0)
 
 
+def parse_share(value: Any) -> float:
+    """A share above 0 and below 1: 0.33, "1/3", "33%". Raises ConfigError."""
+    text = str(value).strip()
+    part, _, whole = text.partition("/")
+    try:
+        number = math.nan if isinstance(value, bool) else float(part.removesuffix("%"))
+        number /= 100.0 if text.endswith("%") and not whole else float(whole or 1.0)
+    except (ValueError, ZeroDivisionError):
+        number = math.nan
+    if not 0.0 < number < 1.0:
+        raise ConfigError(f"Expected a share below 1 such as 1/3, 0.33 or 33%, found {value!r}.")
+    return number
+
+
 def _parse(value: Any, units: Mapping[str, float], expected: str, least: float) -> float:
     number = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):

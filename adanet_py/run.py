@@ -42,8 +42,9 @@ from adanet_py.own import Own
 from adanet_py.placement import Device, find_device, make_executor
 from adanet_py.portfolio import PRIOR, find_prior, read_portfolio, with_prior, write_portfolio
 from adanet_py.prepare import Prepared, has_prepared, load_prepared, prepare, read
+from adanet_py.quantities import parse_share
 from adanet_py.refine import find_moves
-from adanet_py.refine.acceptance import OBJECTIVES
+from adanet_py.refine.acceptance import MARGIN, OBJECTIVES
 from adanet_py.replay import data_again, replay
 from adanet_py.space import SearchSpace, space_of
 from adanet_py.state import JOURNAL, State, read_state
@@ -162,6 +163,7 @@ def refine_run(
     *,
     moves: Sequence[str] = (),
     objective: str = "metric",
+    size: float | str | None = None,
     time: str | float | None = None,
     candidates: int | None = None,
     data: Any = None,
@@ -172,8 +174,10 @@ def refine_run(
 
     The run's journal and leaderboard go on, and what is interrupted goes on by `resume`. The model
     is a child only where one was accepted. `moves` are names, or what stands before the colon of
-    several; none: all. `candidates` bounds the children, `time` everything (default: 60 s where
-    neither is given). `data` must be given again where the run did not read them from a file.
+    several; none: all. `size`, for the objective size, is the share of the best network's
+    parameters to come to, such as "1/3" or 0.33; none: as few as come. `candidates` bounds the
+    children, `time` everything (default: 60 s where neither is given). `data` must be given again
+    where the run did not read them from a file.
     Raises SpaceError for an unknown move, ConfigError for an unknown objective, RunError for a run
     that cannot be refined.
     """
@@ -182,6 +186,7 @@ def refine_run(
     check_objects(described, own)
     bounds = SearchConfig(time=time, candidates=candidates)
     check_known("objective", objective, OBJECTIVES, ConfigError)
+    share = None if size is None else _share_of_size(size, objective)
     names = [name for given in moves for name in find_moves(given)]
     with Lock(folder):
         state = read_state(folder)
@@ -194,6 +199,7 @@ def refine_run(
         about = {
             "moves": list(dict.fromkeys(names)),
             "objective": objective,
+            "size": share,
             "time": bounds.time,
             "candidates": None if wanted is None else wanted + state.proposed(),
             "first": len(state.groups),
@@ -202,6 +208,21 @@ def refine_run(
         with Journal(folder / JOURNAL) as journal:
             journal.append("refine", about)
     return resume(folder, data=given, own=own, on_event=on_event)
+
+
+def _share_of_size(size: float | str, objective: str) -> float:
+    """The share of the parameters as a number; ConfigError where there is nothing to ask it of."""
+    if objective != "size":
+        raise ConfigError(
+            f"--size: expected the objective size with it, found {objective}. Add --objective size."
+        )
+    share = parse_share(size)
+    if share > 1.0 - MARGIN:
+        raise ConfigError(
+            f"--size: expected a share of at most {1.0 - MARGIN:g}, for nothing is accepted that "
+            f"is not a tenth smaller, found {size!r}. Give 1/3, say."
+        )
+    return share
 
 
 def _demo(
@@ -311,7 +332,7 @@ def _go_on(
             folder, config, prepared, space, controller, journal, state, device, executor,
             nursery, notify, deadline, own,
             refining=None if refining is None
-            else Refining(tuple(refining["moves"]), refining["objective"]),
+            else Refining(tuple(refining["moves"]), refining["objective"], refining.get("size")),
         )  # fmt: skip
         session.run()
     notify({"kind": "done", "run": str(folder)})

@@ -12,10 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import bench_refine  # type: ignore[import-not-found]
+import refine_claims  # type: ignore[import-not-found]
 
 from adanet_py.records import Candidate, Result, Status
 from adanet_py.refine import MOVES
-from adanet_py.state import State
 
 
 def result(parent=None, seed=0, move="train_on", **values):
@@ -26,10 +26,6 @@ def result(parent=None, seed=0, move="train_on", **values):
     )  # fmt: skip
     values = {"metrics": {"validation": 1.0}, "parameters": 900, "gain_error": 0.1} | values
     return Result(candidate, Status.COMPLETE, **values)
-
-
-def state_of(*results):
-    return State(by_id={r.candidate.id: r for r in results})
 
 
 def test_every_move_is_of_one_way():
@@ -50,34 +46,72 @@ def test_the_gain_is_the_median_of_the_best_of_each_parent_and_move():
     assert math.isnan(bench_refine.gain_of([]))
 
 
-def test_a_third_counts_if_the_chain_lost_no_more_than_its_standard_error():
-    first = result()
-    half = result(first, 1, parameters=450, metrics={"validation": 1.05})
-
-    def third(**values):
-        small = result(half, 2, parameters=300, **values)
-        return bench_refine.third_of(first, state_of(first, half, small), [half, small], "rmse")
-
-    assert third(metrics={"validation": 1.13}) is True  # 0.1 and 0.1 make 0.141
-    assert third(metrics={"validation": 1.15}) is False
-    assert bench_refine.third_of(first, state_of(first, half), [half], "rmse") is None
-
-
-def test_the_summary_counts_who_was_better():
-    rows = [
-        {"table": t, "seed": 0, "metric": "rmse", "way": way, "third": third,
-         **{f"{p}{k}": v for p in ("validation", "audit", "test")
-            for k, v in (("", 2.0), ("_after", after))}}
-        for t, gained in (("a", 1.0), ("b", 3.0))
-        for way, after, third in (("moves", gained, None), ("train_on", 2.0, None),
-                                  ("size", 2.0, t == "a"))
+def rows_of(table, seed=0, **errors):
+    """Rows of models with these test errors; 0.1 is a standard error, 0.4 that of `single`."""
+    return [
+        {"table": table, "seed": seed, "model": name, "test": e, "validation": e, "trained": 2.0,
+         "worse": e - errors["single"], "doubt": 0.1, "own": 0.4, "parameters": 0.3}
+        for name, e in errors.items()
     ]  # fmt: skip
-    rows[0]["audit_after"] = None
-    said = bench_refine.summary(pd.DataFrame(rows, columns=list(bench_refine.COLUMNS)))
-    assert "- validation: refined by moves against before: better 1, worse 1 of 2" in said[0]
-    assert "against train_on" in said[1]
-    assert "audit: refined by moves against before: better 0, worse 1 of 1" in said[2]
-    assert "standard error: 1 of 2 runs" in said[-1]
+
+
+def said_of(*rows):
+    frame = pd.DataFrame([r for some in rows for r in some], columns=list(bench_refine.COLUMNS))
+    return refine_claims.claims(frame)
+
+
+def test_the_ensemble_is_ranked_and_held_against_the_best_single_network():
+    a = rows_of("a", single=2.0, ensemble=1.0, mean=3.0, saved=1.0)
+    b = rows_of("b", single=2.0, ensemble=2.2, mean=3.0, saved=2.05)
+    again = rows_of("b", 1, single=2.0, ensemble=1.9, mean=1.8, saved=2.0)
+    ranks, ensemble, saved = said_of(a, b, again)
+    assert "single 2.00, ensemble 1.67, mean 2.33" in ranks
+    assert "in 2 of 3 searches" in ranks
+    assert "in 1 of 3 searches, in the mean over seeds on 0 of 2 tables" in ensemble
+    assert "in 0 of 3 searches" in saved
+
+
+def test_refined_networks_are_compared_in_pairs():
+    a = rows_of("a", single=2.0, moves=1.0, train_on=2.0)
+    b = rows_of("b", single=2.0, moves=3.0, train_on=3.0)
+    said = said_of(a, b, rows_of("c", single=1.0, moves=0.5))
+    assert "their parents, test rows: better 2, equal 0, worse 1 of 3; median +50.00 %" in said[2]
+    assert "training on, test rows: better 1, equal 1, worse 0 of 2" in said[3]
+    assert "4 s by moves and 4 s by training on" in said[4]
+
+
+def test_a_third_counts_if_it_is_one_and_costs_no_more_than_a_standard_error():
+    near = rows_of("a", single=2.0, size=2.05)
+    far = rows_of("b", single=2.0, size=2.3)
+    large = rows_of("c", single=2.0, size=1.0)
+    large[1]["parameters"] = 0.34
+    [said] = said_of(near, far, large)
+    assert "reached in 2 of 3 runs" in said
+    assert "at most a standard error in 1, " in said
+    assert "unpaired, in 2; " in said
+    assert said.endswith("on 1 of 3 tables.")
+
+
+def test_models_are_compared_on_the_rows_they_all_predict():
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 3.0, 5.0]})
+    good, bad = Numbers(0.0), Numbers(1.0)
+    found = bench_refine.compared({"good": good, "bad": bad}, frame, "y", "rmse")
+    assert found["good"]["test"] == pytest.approx(0.5)
+    assert found["good"]["worse"] == found["good"]["doubt"] == 0.0
+    assert found["bad"]["worse"] == pytest.approx(3**0.5 / 2 - 0.5)
+    assert found["bad"]["doubt"] > 0.0
+
+
+class Numbers:
+    """A model of a number that says x and some more."""
+
+    task = "regression"
+
+    def __init__(self, more):
+        self.more = more
+
+    def predict(self, frame):
+        return frame["x"].to_numpy() + self.more
 
 
 def test_shares_are_compared_in_pairs():

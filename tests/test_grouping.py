@@ -99,3 +99,25 @@ def test_a_refiner_asked_after_other_histories_answers_the_same():
         fresh = refiner(other if count == 10 else load_space("tiny"), history, 4,
                         np.random.default_rng(1))  # fmt: skip
         assert first == fresh
+
+
+@pytest.mark.parametrize(("left", "fits", "expected"), [
+    (50.0, True, "candidates"), (20.0, True, "children"), (30.0, False, "children"),
+])  # fmt: skip
+def test_children_begin_before_their_time_if_nothing_else_fits(monkeypatch, left, fits, expected):
+    def candidates(self, *_):
+        self.late = not fits
+        return "candidates" if fits else None
+
+    def children(self, index, before, rng):
+        return "children" if self._share_of_children(index, before, History(())) else None
+
+    monkeypatch.setattr(Grouper, "_candidates", candidates)
+    monkeypatch.setattr(Grouper, "_children", children)
+    monkeypatch.setattr("adanet_py.grouping.replace", lambda load, **_: load)
+    config = SimpleNamespace(share_of_children=0.4, candidates=None, time=60.0, seed=0)
+    rest = dict.fromkeys(("space", "controller", "refiner", "load", "seen", "journal", "note"))
+    grouper = Grouper(config, State(), left=lambda: left, dense=lambda: "stacked", **rest)
+    assert grouper._kept_for_children() == 24.0
+    assert grouper.next() == expected
+    assert not grouper.late

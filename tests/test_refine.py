@@ -673,6 +673,57 @@ def test_the_end_of_a_chain_of_smaller_networks_is_the_choice():
     assert [r.candidate for r in parents] == [small.candidate, half.candidate, first.candidate]
 
 
+def test_with_a_size_the_best_of_those_that_have_it_is_the_choice():
+    first = family(1, reward=-0.3)
+    half = result_of(child_of(first.candidate), -0.31, parameters=500)
+    small = result_of(child_of(half.candidate), -0.33, parameters=330)
+    direct = result_of(child_of(first.candidate, lr=0.3), -0.32, parameters=333)
+    tiny = result_of(child_of(first.candidate, lr=0.4), -0.4, parameters=10)
+    children = [r.replace(accepted=True, objective="size") for r in (half, small, direct, tiny)]
+    choice = make_choice(
+        "best", get_metric("rmse"), RewardRule(), lambda r: 0.0, objective="size", share=1 / 3
+    )
+    assert choice([first, *children], ()).candidate == direct.candidate
+    assert choice([first, *children], {direct.candidate.id}).candidate == small.candidate
+    assert choice([first, *children[:1]], ()).candidate == half.candidate
+    refiner = Refiner((), "size", size=1 / 3)
+    parents = [r.candidate for r in refiner.parents([first, *children])]
+    assert parents == [direct.candidate, half.candidate, first.candidate]
+    assert [r.candidate for r in refiner.parents([first])] == [first.candidate]
+
+
+@pytest.mark.parametrize("move", ["prune:output", "factorise"])
+def test_children_of_a_size_have_at_most_its_parameters_all_the_way_first(move):
+    mlp, spec = ARCHITECTURES["mlp"], make_spec()
+    static = {**STATIC, "width": 64, "embedding": "periodic"}
+    parent = result_of(replace(PARENT, static=static))
+    count = mlp.parameters(mlp.complete(static), spec)
+    refiner = Refiner((move,), "size", spec=spec, size=1 / 2)
+    children = refiner(SPACE, History((parent,)), 8, np.random.default_rng(0))
+    sizes = {mlp.parameters(c.static, spec) for c in children}
+    assert len(children) == 8
+    assert all(0.4 * count < size <= count / 2 for size in sizes)
+    first = parent.replace(parameters=count)
+    small = result_of(children[0], parameters=max(sizes), accepted=True, objective="size")
+    after = refiner(SPACE, History((first, small)), 8, np.random.default_rng(0))
+    assert {c.parent for c in after} == {parent.candidate.id}  # what has the size is no parent
+
+
+@pytest.mark.usefixtures("here")
+def test_a_refinement_for_a_size_comes_to_it_or_says_what_came_nearest(ended, tmp_path):
+    run, notes = _copy(ended, tmp_path / "sized"), []
+    best = adanet_py.run.SearchResult(ended, read_state(ended), {}, Own()).best
+    found = adanet_py.refine_run(
+        run, candidates=16, objective="size", size="1/2", on_event=notes.append
+    )
+    share = found.best.parameters / best.parameters
+    told = [n["message"] for n in notes if "parameters was accepted" in n.get("message", "")]
+    children = [r for r in found.state.finished() if r.candidate.inherits]
+    assert any(r.parameters <= best.parameters / 2 for r in children)
+    assert (share <= 0.5) is not bool(told)
+    assert read_state(run).refining["size"] == 0.5
+
+
 @pytest.mark.usefixtures("here")
 def test_an_interrupted_refinement_goes_on_to_the_same_leaderboard(ended, tmp_path, monkeypatch):
     whole, cut = _copy(ended, tmp_path / "whole"), _copy(ended, tmp_path / "cut")
@@ -702,6 +753,9 @@ def test_an_interrupted_refinement_goes_on_to_the_same_leaderboard(ended, tmp_pa
         ({"moves": ["train_one"]}, SpaceError, "Did you mean 'train_on'"),
         ({"objective": "latncy"}, ConfigError, "Did you mean 'latency'"),
         ({"candidates": 0}, ConfigError, "candidates"),
+        ({"size": "1/3"}, ConfigError, "Add --objective size"),
+        ({"objective": "size", "size": "3"}, ConfigError, "1/3, 0.33 or 33%, found '3'"),
+        ({"objective": "size", "size": 0.95}, ConfigError, "at most 0.9"),
     ],
 )
 def test_what_cannot_be_asked_of_a_refinement_is_said(ended, options, error, words):

@@ -67,7 +67,8 @@ class Architecture:
     `initialisation.initialise`: the output layer is the linear layer registered last. With
     `sparsity` the smallest weights of every matrix are zero from the start (training/sparsity.py).
     `multiply_adds(static, spec)` estimates the cost of one row without torch;
-    the search plans its time with it.
+    the search plans its time with it. `parameters(static, spec)` is the module's exact number of
+    parameters, without torch too; moves to a given size need it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Architecture:
     numeric: Mapping[str, Knob]
     build: Callable[[Mapping[str, Scalar], DataSpec], nn.Module]
     multiply_adds: Callable[[Mapping[str, Scalar], DataSpec], int] | None = None
+    parameters: Callable[[Mapping[str, Scalar], DataSpec], int] | None = None
 
     def complete(self, static: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """`static` with the default of every knob that is not given."""
@@ -100,6 +102,20 @@ def input_features(static: Mapping[str, Scalar], spec: DataSpec) -> tuple[int, i
         one_hot = size <= ONE_HOT_LIMIT
         features += size - 1 if one_hot else min(whole(static, "category_width"), size - 1)
     return features, cost
+
+
+def input_parameters(static: Mapping[str, Scalar], spec: DataSpec) -> int:
+    """Parameters of the embeddings."""
+    width, kind, n = whole(static, "embedding_width"), static["embedding"], spec.n_numeric
+    count = 0
+    if kind == "piecewise_linear" and n:
+        bins = max(len(e) for e in spec.edges[str(static["scaling"])]) - 1
+        count = n * (bins + 1) * width
+    elif kind == "periodic":
+        count = n * (2 * PERIODIC_WAVES + (PERIODIC_WAVES + 1) * width)
+    for size in (size for size in spec.cardinalities if size > ONE_HOT_LIMIT):
+        count += size * min(whole(static, "category_width"), size - 1)
+    return count
 
 
 def is_factorised(features: int, units: int, rank: int) -> bool:

@@ -15,9 +15,10 @@ from adanet_py.architectures.architecture import (
     Architecture,
     dense_cost,
     input_features,
+    input_parameters,
     whole,
 )
-from adanet_py.architectures.names import ACTIVATIONS, NORMS, units_before
+from adanet_py.architectures.names import ACTIVATIONS, NORM_PARAMETERS, NORMS, units_before
 from adanet_py.data.spec import DataSpec
 from adanet_py.knob import Knob
 from adanet_py.records import Scalar
@@ -92,6 +93,24 @@ def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     return cost + whole(static, "blocks") * block + features * spec.n_outputs
 
 
+def parameters(static: Mapping[str, Scalar], spec: DataSpec) -> int:
+    """Parameters of the module; see `Architecture`."""
+    width, (inputs, _) = whole(static, "width"), input_features(static, spec)
+    depth, units = whole(static, "depth"), units_before(str(static["activation"]), width)
+    rank, normed, outputs = whole(static, "rank"), str(static["norm"]), spec.n_outputs
+    scales = NORM_PARAMETERS[normed]
+    count, features = input_parameters(static, spec), inputs
+    if depth > 0:
+        count += dense_cost(inputs, units, rank) + (depth - 1) * dense_cost(width, units, rank)
+        count += depth * units * (scales + (normed != "batch"))
+        features = width
+    block = dense_cost(features, units, rank) + units + dense_cost(width, features, rank)
+    count += whole(static, "blocks") * (block + (1 + scales) * features)
+    if static["skip"]:
+        count += (inputs + 1) * outputs
+    return count + (features + 1) * outputs
+
+
 ARCHITECTURE = Architecture(
     name="mlp",
     summary="multilayer perceptron with optional norm and dropout",
@@ -99,4 +118,5 @@ ARCHITECTURE = Architecture(
     numeric=SHARED_NUMERIC,
     build=build,
     multiply_adds=multiply_adds,
+    parameters=parameters,
 )

@@ -28,6 +28,9 @@ NORMS: dict[str, str] = {
     "group": "layer normalisation of up to 8 groups of 4 units or more (Wu and He 2018)",
 }
 
+# Parameters of a norm for each of its units.
+NORM_PARAMETERS = {"none": 0, "batch": 2, "layer": 2, "rms": 1, "group": 2}
+
 # Of a linear map with `in` inputs and `out` outputs; all but the default start biases at zero.
 INITS: dict[str, str] = {
     "default": "weights and biases U(-b, b), b = 1 / sqrt(in), as torch.nn.Linear",

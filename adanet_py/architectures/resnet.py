@@ -14,9 +14,16 @@ from adanet_py.architectures.architecture import (
     Architecture,
     dense_cost,
     input_features,
+    input_parameters,
     whole,
 )
-from adanet_py.architectures.names import ACTIVATIONS, GATED, NORMS, units_before
+from adanet_py.architectures.names import (
+    ACTIVATIONS,
+    GATED,
+    NORM_PARAMETERS,
+    NORMS,
+    units_before,
+)
 from adanet_py.data.spec import DataSpec
 from adanet_py.knob import Knob
 from adanet_py.records import Scalar
@@ -91,6 +98,17 @@ def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     return cost + stream + whole(static, "depth") * block
 
 
+def parameters(static: Mapping[str, Scalar], spec: DataSpec) -> int:
+    """Parameters of the module; see `Architecture`."""
+    width, (features, _) = whole(static, "width"), input_features(static, spec)
+    hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
+    units, rank = units_before(str(static["activation"]), hidden), whole(static, "rank")
+    scales = NORM_PARAMETERS[str(static["norm"])] * width
+    block = dense_cost(width, units, rank) + units + dense_cost(hidden, width, rank) + width
+    stream = (features + 1) * width + (width + 1) * spec.n_outputs + scales
+    return input_parameters(static, spec) + stream + whole(static, "depth") * (block + scales)
+
+
 ARCHITECTURE = Architecture(
     name="resnet",
     summary="pre-norm residual blocks",
@@ -98,4 +116,5 @@ ARCHITECTURE = Architecture(
     numeric=NUMERIC,
     build=build,
     multiply_adds=multiply_adds,
+    parameters=parameters,
 )

@@ -10,6 +10,7 @@ from adanet_py.architectures.architecture import (
     SHARED_STATIC,
     Architecture,
     input_features,
+    input_parameters,
     whole,
 )
 from adanet_py.architectures.names import ACTIVATIONS, units_before
@@ -79,6 +80,24 @@ def multiply_adds(static: Mapping[str, Scalar], spec: DataSpec) -> int:
     return cost + whole(static, "members") * member
 
 
+def parameters(static: Mapping[str, Scalar], spec: DataSpec) -> int:
+    """Parameters of the module; see `Architecture`."""
+    width, (features, _) = whole(static, "width"), input_features(static, spec)
+    units, members = units_before(str(static["activation"]), width), whole(static, "members")
+    outputs, deeper = spec.n_outputs, whole(static, "depth") - 1
+
+    def layer(wide: int, out: int, scaled: bool) -> int:
+        """Shared weights, and of each member the outputs' scales and biases, the inputs' scales."""
+        return wide * out + members * (2 * out + wide * scaled)
+
+    count = input_parameters(static, spec) + members * features
+    count += layer(features, units, False) + deeper * layer(width, units, True)
+    count += whole(static, "blocks") * (layer(width, units, False) + layer(width, width, True))
+    if static["skip"]:
+        count += (features + 1) * members * outputs
+    return count + members * (width + 1) * outputs
+
+
 ARCHITECTURE = Architecture(
     name="tabm",
     summary="MLP with implicit ensemble members that share weights",
@@ -86,4 +105,5 @@ ARCHITECTURE = Architecture(
     numeric=SHARED_NUMERIC,
     build=build,
     multiply_adds=multiply_adds,
+    parameters=parameters,
 )

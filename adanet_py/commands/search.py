@@ -214,6 +214,13 @@ def refine(
         str,
         typer.Option(metavar="WHAT", help="What must improve: metric, latency, size or sparsity."),
     ] = "metric",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --objective size: of the parameters at most this share, 1/3 say.",
+        ),
+    ] = None,
     time: Annotated[
         str | None, typer.Option(metavar="TIME", help="Budget, all included. [default: 60s]")
     ] = None,
@@ -228,8 +235,8 @@ def refine(
 
     with reporter(quiet) as on_event:
         found = refine_run(
-            run, moves=moves or (), objective=objective, time=time, candidates=candidates,
-            on_event=on_event,
+            run, moves=moves or (), objective=objective, size=size, time=time,
+            candidates=candidates, on_event=on_event,
         )  # fmt: skip
     _show_result(found, as_json)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from adanet_py.architectures.architecture import is_factorised
 from adanet_py.architectures.names import units_before
+from adanet_py.data.spec import DataSpec
 from adanet_py.records import Candidate, Scalar
 from adanet_py.refine.move import Move, Probe, dense
 
@@ -22,18 +23,39 @@ SHARES = (1 / 4, 1 / 8)  # of the full rank
 def children(parent: Candidate, architecture: Architecture) -> tuple[Mapping[str, Scalar], ...]:
     """A quarter and an eighth of the rank, where hidden layers follow upon hidden layers."""
     static = dense(parent, architecture)
+    width, units, full = _layer(static, architecture)
+    ranks = dict.fromkeys(max(1, round(full * share)) for share in SHARES) if full else {}
+    return tuple(static | {"rank": r} for r in ranks if is_factorised(width, units, r))
+
+
+def sized(
+    parent: Candidate, architecture: Architecture, spec: DataSpec, most: int
+) -> tuple[Mapping[str, Scalar], ...]:
+    """The highest rank that leaves at most `most` parameters; none where a thinner one would not.
+
+    Layers that a rank makes no smaller stay whole, so a rank is looked for among those that make
+    the hidden ones smaller.
+    """
+    static, count = dense(parent, architecture), architecture.parameters
+    width, units, full = _layer(static, architecture)
+    ranks = (r for r in range(full, 0, -1) if is_factorised(width, units, r))
+    fitting = (static | {"rank": r} for r in ranks)
+    found = next((s for s in fitting if count is not None and count(s, spec) <= most), None)
+    return () if found is None else (found,)
+
+
+def _layer(static: Mapping[str, Scalar], architecture: Architecture) -> tuple[int, int, int]:
+    """Width, units and full rank of the hidden layers; rank 0 where there is nothing to split."""
     if "rank" not in static or static["rank"] or architecture.name not in ("mlp", "resnet"):
-        return ()
+        return 0, 0, 0
     width, kind = int(static["width"]), str(static["activation"])  # type: ignore[arg-type]
     if architecture.name == "resnet":
         hidden = max(1, round(width * float(static["expansion"])))  # type: ignore[arg-type]
     elif int(static["depth"]) + int(static["blocks"]) < 2:  # type: ignore[arg-type]
-        return ()
+        return 0, 0, 0
     else:
         hidden = width
-    units = units_before(kind, hidden)
-    ranks = dict.fromkeys(max(1, round(min(width, hidden) * share)) for share in SHARES)
-    return tuple(static | {"rank": r} for r in ranks if is_factorised(width, units, r))
+    return width, units_before(kind, hidden), min(width, hidden)
 
 
 def split(parent: nn.Module, child: nn.Module, probe: Probe, rng: np.random.Generator) -> None:
@@ -104,4 +126,5 @@ MOVE = Move(
     preserves=False,
     children=children,
     weights="adanet_py.refine.factorise:split",
+    sized=sized,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adanet_py.data.spec import DataSpec
 from adanet_py.records import Candidate, Scalar
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
     from adanet_py.architectures import Architecture
     from adanet_py.training.losses import Loss
+
+
+Sized = Callable[
+    [Candidate, "Architecture", DataSpec, int],
+    tuple[Mapping[str, Scalar], ...],
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Move:
     and buffers into the child's module, in place, both in evaluation mode. The child is otherwise
     as `build_module` makes it.
     `preserves`: whether parent and child then compute the same function; that is checked.
+    `sized(parent, architecture, spec, most)` gives, for moves that make networks smaller, those of
+    at most so many parameters, embeddings and head included, and of as many as that allows.
     """
 
     name: str
@@ -34,6 +43,7 @@ class Move:
     preserves: bool
     children: Callable[[Candidate, Architecture], tuple[Mapping[str, Scalar], ...]]
     weights: str
+    sized: Sized | None = None
 
     def transfer(self) -> Callable[[nn.Module, nn.Module, Probe, np.random.Generator], None]:
         """The function called `weights`; loads torch."""

@@ -15,10 +15,10 @@ n_i, beside `PRIOR` imagined ones of which `EXPECTED` are (Thierens 2005, probab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import isnan
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -62,6 +62,7 @@ SETTINGS = (
 )  # fmt: skip
 REGULARISERS = ("weight_decay", "decoupled_decay", "dropout", "drop_path", "input_noise")
 DROPOUT = 0.05  # least that is raised where more is to be tried
+HALFWAY = 2.0  # times a given size from which there is a step between
 # Moves that make networks smaller, by what stands before the colon.
 PRUNING = ("prune", "factorise")
 
@@ -72,13 +73,16 @@ class Refiner:
 
     Pure, as every controller: the same space, history, n and generator give the same children.
     `own` is what the user gave. With the data's `spec`, children cost less than their parent where
-    the objective is that they do.
+    the objective is that they do. With a `size`, below 1, they are made to have at most that share
+    of the parameters of the network that the refinement began with, in one move, and to come half
+    the way there (iterative pruning); what is as small as that is no parent any more.
     """
 
     moves: tuple[str, ...] = ()
     objective: str = "metric"
     own: Own | None = None
     spec: DataSpec | None = None
+    size: float | None = None
     sees_children: ClassVar[bool] = True
 
     def __call__(
@@ -98,10 +102,15 @@ class Refiner:
         order = rng.choice(len(names), size=len(names), replace=False, p=weights)
         places = rng.choice(len(parents), len(parents), replace=False, p=falling / falling.sum())
         seed = draw_seed(rng)
+        most = self._most(parents)
+        begun = {r.candidate.parent for r in history.results if r.candidate.inherits}
         for name in (names[i] for i in order):
             for parent in (parents[i].candidate for i in places):
-                offered = self._offered(name, parent)
-                for static in (offered[i] for i in rng.permutation(len(offered))):
+                offered = self._offered(name, parent, most)
+                order = rng.permutation(len(offered))
+                if most is not None and parent.id not in begun:
+                    order.sort()  # all the way first
+                for static in (offered[i] for i in order):
                     children = self._children(parent, name, static, seed, taken)
                     chosen = [child for child, _ in zip(children, range(n), strict=False)]
                     if chosen:
@@ -112,11 +121,13 @@ class Refiner:
         """The networks among `results` that children are made of, the best first.
 
         To make a network smaller, those that the best became by children that were accepted for
-        it, the last first, and it.
+        it, the last first, and it as the last.
         """
         if self.objective not in SHRINKING:
             return possible_parents(results)
-        shrunk = Shrunk(best_of, self.objective)
+        shrunk = Shrunk(best_of, self.objective, self.size)
+        if self.size is not None:
+            return self._towards(shrunk, results)
         out: list[Result] = []
         left = list(results)
         while (last := shrunk(left)) is not None and len(out) < PARENTS:
@@ -125,6 +136,17 @@ class Refiner:
                 break
             left = [r for r in left if r.candidate.id != last.candidate.id]
         return out
+
+    def _towards(self, shrunk: Shrunk, results: Sequence[Result]) -> list[Result]:
+        """The choice, what is still too large among those that led there, and the first."""
+        choice, family = shrunk(results), shrunk.family(results)
+        if choice is None:
+            return []
+        most = (self.size or 1.0) * family[0].parameters
+        between = [r for r in family[1:] if r.parameters > most and r is not choice]
+        between.sort(key=lambda r: (r.parameters, -r.reward, r.candidate.id))
+        found = [choice, *between[: PARENTS - 2], family[0]]
+        return found[:-1] if choice is family[0] else found
 
     def lasting(self, results: Sequence[Result]) -> list[Result]:
         """Those of `results` without which `parents` of them and any later ones might differ."""
@@ -143,10 +165,33 @@ class Refiner:
 
         return ARCHITECTURES.get(candidate.architecture)
 
-    def _offered(self, move: str, parent: Candidate) -> list[Mapping[str, Scalar]]:
+    def _most(self, parents: Sequence[Result]) -> int | None:
+        """The parameters that `size` allows a network, from the last of `parents`; None: any."""
+        count = None if self.size is None else self._count(parents[-1].candidate)
+        return None if self.size is None else math.floor(self.size * (count or 0) + 1e-9)
+
+    def _count(self, candidate: Candidate) -> int | None:
+        architecture = self._architecture(candidate)
+        if architecture is None or architecture.parameters is None or self.spec is None:
+            return None
+        return architecture.parameters(architecture.complete(candidate.static), self.spec)
+
+    def _offered(
+        self, move: str, parent: Candidate, most: int | None
+    ) -> list[Mapping[str, Scalar]]:
+        """Static descriptions of children, of at most `most` parameters or on the way there."""
         architecture = self._architecture(parent)
         if architecture is None:
             return []
+        if most is not None:
+            sized, count = MOVES[move].sized, self._count(parent)
+            if sized is None or count is None or count <= most or self.spec is None:
+                return []
+            goals = [most]
+            if count >= HALFWAY * most:
+                goals.append(math.isqrt(count * most))
+            found = [s for goal in goals for s in sized(parent, architecture, self.spec, goal)]
+            return [s for i, s in enumerate(found) if s not in found[:i]]
         offered = MOVES[move].children(parent, architecture)
         estimate, spec = architecture.multiply_adds, self.spec
         if self.objective not in SHRINKING or estimate is None or spec is None:
@@ -217,7 +262,7 @@ class Refiner:
 def possible_parents(results: Sequence[Result]) -> list[Result]:
     """The best `PARENTS` that stand, at most `OF_FAMILY` of one program, the best first."""
     ranked = sorted(
-        (r for r in results if r.stands and not isnan(r.score)),
+        (r for r in results if r.stands and not math.isnan(r.score)),
         key=lambda r: (-r.reward, r.parameters, r.candidate.id),
     )
     out: list[Result] = []

@@ -266,3 +266,28 @@ def test_weight_decay_applies_to_matrices_and_nothing_else() -> None:
             decayed = is_decayed(name, tuple(parameter.shape))
             assert decayed == (kind == "weight" and parameter.dim() > 1 and ".tables." not in name)
         assert any(is_decayed(n, tuple(p.shape)) for n, p in module.named_parameters())
+
+
+def check_parameters(architecture: Architecture, spec: DataSpec, **static: Scalar) -> None:
+    assert architecture.parameters is not None
+    module = build(architecture, static, spec)
+    found = architecture.parameters(architecture.complete(static), spec)
+    assert found == sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("name", "knob", "choice"), CHOICES)
+def test_the_number_of_parameters_is_exact(name: str, knob: str, choice: Scalar) -> None:
+    architecture = ARCHITECTURES[name]
+    check_parameters(architecture, make_spec("multiclass"), **small(architecture, **{knob: choice}))
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_the_number_of_parameters_is_exact_for_every_table(
+    architecture: Architecture, spec: DataSpec
+) -> None:
+    more = {"blocks": 2, "rank": 1, "activation": "swiglu", "width": 24, "category_width": 3}
+    known = {k: v for k, v in more.items() if k in architecture.static}
+    for static in (lowest(architecture), small(architecture), small(architecture, **known)):
+        check_parameters(architecture, spec, **static)
+        for embedding in ("piecewise_linear", "periodic"):
+            check_parameters(architecture, spec, **static | {"embedding": embedding})

@@ -478,3 +478,24 @@ def test_factors_are_the_closest_on_the_rows_there_are() -> None:
         pair = next(i for i, m in enumerate(body) if m.weight.shape == (4, 16))
         ours = whole - body[pair + 1](body[pair](x))
     assert ours.square().sum() < 0.9 * plain.square().sum()
+
+
+@pytest.mark.parametrize("number", range(len(NETWORKS)))
+def test_smaller_networks_of_a_size_are_as_large_as_it_allows(number: int) -> None:
+    spec = make_spec("multiclass")
+    name, static = NETWORKS[number]
+    architecture = ARCHITECTURES[name]
+    known = {k: v for k, v in static.items() if k in architecture.static} | {"width": 48}
+    candidate = Candidate(name, known)
+    assert architecture.parameters is not None
+    count = architecture.parameters(architecture.complete(known), spec)
+    for move in (MOVES["prune:output"], MOVES["factorise"]):
+        assert move.sized is not None
+        offered = move.sized(candidate, architecture, spec, count // 2)
+        if move.name != "factorise" and known.get("depth") != 0 and "rank" not in known:
+            assert offered
+        for child in offered:
+            assert set(child) == set(architecture.static)
+            assert all(architecture.static[k].allows(v) for k, v in child.items())
+            assert architecture.parameters(child, spec) <= count // 2
+        assert move.sized(candidate, architecture, spec, 1) == ()
