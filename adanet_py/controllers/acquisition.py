@@ -1,8 +1,11 @@
 """Where a model of the rewards expects the largest improvement: a search over points.
 
-What is improved on is the largest mean the model has at a point already tried, not the largest
-reward, which noise flatters (the plug-in; Picheny et al. 2013, "A benchmark of kriging-based
-infill criteria for noisy optimization"). The points are draws from the prior, changes of the best
+What is improved on, and by what, is the model's to say. Of the forest it is the largest mean at a
+point already tried, not the largest reward, which noise flatters (the plug-in; Picheny et al. 2013,
+"A benchmark of kriging-based infill criteria for noisy optimization"). Of the process, which knows
+how much noise there is, it is the largest reward itself, and what may surpass it is a result, noise
+included: what a search keeps is the candidate of the best result, most of the noise is its own, and
+no point is measured twice. The points are draws from the prior, changes of the best
 points tried, and in rounds changes of the best points so far: a local search that can take any
 kind of decision. Of a batch, each is chosen as if those before it, and what is pending, had been
 measured at their means (the kriging believer; Ginsbourger et al. 2010, "Kriging is well-suited to
@@ -147,7 +150,8 @@ def _has(points: Floats, columns: Places, codes: Floats) -> bool:
 class Search:
     """The next points to try, by a model made of the points `known` whose rewards are.
 
-    `means` are those of the model at these, in order.
+    `means` are those of the model at these, in order. Improved on is `best` (default: the largest
+    of these) by what has the variance `noise` beside that of the model.
     """
 
     def __init__(
@@ -158,12 +162,14 @@ class Search:
         means: Floats,
         effort: Effort,
         rng: np.random.Generator,
+        best: float | None = None,
+        noise: float = 0.0,
     ) -> None:
         self._points, self._model, self._effort, self._rng = points_of(columns), model, effort, rng
         self._taken, self._known = self._points.keys(known.points), len(known.points)
         pending = np.isnan(known.rewards)
         done, self._assumed = known.points[~pending], known.points[pending]
-        self._best = float(means.max())
+        self._best, self._noise = float(means.max()) if best is None else best, noise
         self._bases = done[np.argsort(-means, kind="stable")[: effort.bases]]
         self._pools: dict[bytes, _Pool] = {}
 
@@ -185,7 +191,7 @@ class Search:
         points, rng, effort = self._points, self._rng, self._effort
         model = self._model.assume(self._assumed) if len(self._assumed) else self._model
         drawn = points.draw(effort.drawn, rng)
-        pool, met = _Pool(self._best), self._taken
+        pool, met = _Pool(self._best, self._noise), self._taken
 
         def add(found: Floats) -> bool:
             nonlocal met
@@ -207,10 +213,11 @@ class Search:
 
 
 class _Pool:
-    """Points with beliefs about them, ranked by their expected improvement on `best`."""
+    """Points with beliefs about them, ranked by their expected improvement on `best`; `noise` is
+    variance beside that of the beliefs."""
 
-    def __init__(self, best: float) -> None:
-        self._best, self._points = best, np.empty((0, 0))
+    def __init__(self, best: float, noise: float) -> None:
+        self._best, self._noise, self._points = best, noise, np.empty((0, 0))
         self._beliefs: list[Beliefs] = []  # of the points in order
         self._scores: Floats = np.empty(0)
         self._last: int | None = None  # what was chosen, and is to be assumed before the next
@@ -242,7 +249,8 @@ class _Pool:
         return point
 
     def _score(self, beliefs: Beliefs) -> Floats:
-        return log_expected_improvement(beliefs.mean, beliefs.variance, self._best)
+        variance = beliefs.variance + self._noise
+        return log_expected_improvement(beliefs.mean, variance, self._best)
 
 
 def transformed(rewards: Floats) -> Floats:

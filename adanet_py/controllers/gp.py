@@ -1,8 +1,14 @@
 """Bayesian optimisation with a Gaussian process (process.py) and expected improvement
 (acquisition.py).
 
-The process is fitted to the normal quantiles of the ranks of the rewards. The first results lie far
-apart. A call costs the same however long the history is: at most `REMEMBERED` results are used.
+The process is fitted to the normal quantiles of the ranks of the rewards. What is to be improved on
+is the best of these, by a result with its noise (acquisition.py says why): on fifteen tables, 8
+seeds, in batches of 16, this left a validation regret of .088 after 200 results, and the largest
+mean of a point tried with the variance alone .117 (paired difference -.029 +- .011). One at a time
+(eight tables, 5 seeds) 13 games were better and 6 worse, the mean the same.
+
+The first results lie far apart. A call costs the same however long the history is: at most
+`REMEMBERED` results are used.
 Hyperparameters are fitted when there are 5, 6, 7, 8, 10, 12, 15 ... results, each number a quarter
 more than the last, from where they were before, and hold until the next. So they are a function of
 the history, and a search that is resumed finds the same ones.
@@ -66,7 +72,9 @@ def propose(
     posterior = posterior_of(kernel, x, rewards := known.rewards[done])
     means, model = posterior.smoothed(rewards), Process(features, posterior)
     effort = ALONE if n < FEW else TOGETHER
-    return propose_by(Search(columns, model, known, means, effort, rng), space, history, n, rng)
+    best = float(rewards.max())
+    search = Search(columns, model, known, means, effort, rng, best, kernel.noise)
+    return propose_by(search, space, history, n, rng)
 
 
 class Process(NamedTuple):
