@@ -231,6 +231,7 @@ class Search:
                 self.record("group", group.to_json())
                 self._submit(group)
                 reason = self._reason()
+            self._save_best()  # beside the training
             if self.interrupted or self.left() <= 0:
                 return self._reason() or "the time budget is spent"
             if not self.executor.unfinished:
@@ -239,7 +240,6 @@ class Search:
                     return reason or "no time is left for another group"
             for event in self.executor.poll(min(0.25, max(0.0, self.left()))):
                 self._handle(event)
-            self._save_best()
 
     def _room(self, baselines: BaselineThread) -> int:
         """How many groups may train now, beside the fitting of baselines and a compilation."""
