@@ -445,10 +445,12 @@ class Search:
 
     @property
     def _head_start(self) -> float:
-        """Seconds for which the first group need not share a single core with what can wait."""
-        if count_cores() > 1:
-            return 0.0
-        return min(HEAD_START, HEAD_START_SHARE * (self.config.time or math.inf))
+        """Seconds for which the first group need not share a single core with what can wait.
+
+        None where the start itself has taken much of the time, on a busy machine say.
+        """
+        seconds = min(HEAD_START, HEAD_START_SHARE * (self.config.time or math.inf))
+        return seconds if count_cores() == 1 and self.left() > 3.0 * seconds else 0.0
 
     def _drain(self, baselines: BaselineThread) -> None:
         for baseline in baselines.ready():
