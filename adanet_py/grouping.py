@@ -31,6 +31,7 @@ from adanet_py.state import State
 
 PROPOSALS = 8  # that may be too costly for the time left before none is made
 FRUITLESS = 400  # candidates in a row that break a bound, after which a count is given up
+SPARED = 0.5  # of the children's part, which no group of the controller may take
 LAG = 4  # with a count of candidates, a proposal sees the groups up to this many before its own
 
 
@@ -91,6 +92,15 @@ class Grouper:
             self.early, self.late = True, False
             return self._children(index, before, rng)
         return group
+
+    def left_for(self, group: Group) -> float:
+        """Seconds until training of a group must end, here or where it is submitted again.
+
+        One of the controller's that takes longer than was thought leaves children `SPARED` of their
+        part.
+        """
+        spared = 0.0 if group.candidates[0].inherits else SPARED * self._kept_for_children()
+        return self.left() - spared
 
     def _kept_for_children(self) -> float:
         """Seconds at the end that are not the controller's."""

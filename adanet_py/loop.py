@@ -299,7 +299,8 @@ class Search:
     # ------------------------------------------------------------------ groups
 
     def _submit(self, group: Group) -> None:
-        seconds = max(0.01, self.left()) if math.isfinite(self.deadline) else None
+        left = self.grouper.left_for(group)
+        seconds = max(0.01, left) if math.isfinite(self.deadline) else None
         bounds = self.config.reward.bounds
         job = make_job(group, self.folder, self.prepared, self.device.name, self.own, bounds)
         job |= {"deadline_s": seconds, "checkpoint_s": CHECKPOINT_SECONDS}

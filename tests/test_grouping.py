@@ -118,6 +118,8 @@ def test_children_begin_before_their_time_if_nothing_else_fits(monkeypatch, left
     config = SimpleNamespace(share_of_children=0.4, candidates=None, time=60.0, seed=0)
     rest = dict.fromkeys(("space", "controller", "refiner", "load", "seen", "journal", "note"))
     grouper = Grouper(config, State(), left=lambda: left, dense=lambda: "stacked", **rest)
-    assert grouper._kept_for_children() == 24.0
+    child = Candidate("mlp", parent="a", move="train_on", inherits=True)
+    assert grouper.left_for(Group(0, (child,), steps=1)) == left
+    assert grouper.left_for(Group(0, (Candidate("mlp"),), steps=1)) == left - 12.0
     assert grouper.next() == expected
     assert not grouper.late
