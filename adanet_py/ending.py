@@ -14,7 +14,6 @@ from adanet_py.ensemble.growth import Ensemble, Member, Setting, weigh
 from adanet_py.ensemble.weights import Weights
 from adanet_py.ensembling import (
     Grown,
-    HeldOut,
     Options,
     grow_ensemble,
     is_better,
@@ -22,6 +21,7 @@ from adanet_py.ensembling import (
     write_table,
 )
 from adanet_py.folder import keep_probe, tidy
+from adanet_py.held_out import HeldOut
 from adanet_py.metrics import to_error
 from adanet_py.outputs import as_outputs
 from adanet_py.records import Result, Status

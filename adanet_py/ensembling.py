@@ -8,8 +8,6 @@ shown beside it.
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,22 +22,20 @@ from adanet_py.calibration import fold_of
 from adanet_py.ensemble.complexity import COMPLEXITIES
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
 from adanet_py.ensemble.growth import STRATEGIES, Ensemble, Member, Setting
-from adanet_py.ensemble.links import Link, rates
 from adanet_py.ensemble.losses import OTHERS, Convex
 from adanet_py.ensemble.objective import KINDS, Kind
 from adanet_py.ensemble.pool import Pool, read_pool
 from adanet_py.ensemble.weights import Floats, Weights
-from adanet_py.errors import ConfigError, RunError, check_known
+from adanet_py.errors import ConfigError, check_known
 from adanet_py.frames import make_frame, write_csv
-from adanet_py.journal import write_atomic
+from adanet_py.held_out import HeldOut, Rows
+from adanet_py.intervals import standard_errors
 from adanet_py.metrics import get_metric, score, to_error
 from adanet_py.outputs import as_outputs, in_own_unit, predictions
-from adanet_py.prepare import Prepared
 from adanet_py.records import Result, Status
 from adanet_py.tasks import is_regression
 from adanet_py.training.losses import default_loss
 
-HELD_OUT = "held_out.npz"  # in a run that has ended
 FOLDS = 5
 # Rows from which on the penalty falls with their number, as what weights can overfit by does. By
 # the cross-fitted scores of five tables: 0.01 is best with 750 rows, 0.001 with 2,250 and 3,100.
@@ -99,9 +95,11 @@ class Grown:
 
     `members` are the results of its members in the order of `weights`; `scores` has "ensemble",
     "mean" (of the same members, each the same weight), "single", the best network, and, where a
-    baseline that may join is better than that one, "baseline". "alone" is what the ensemble must
-    beat: one that is best on the other rows, judged on those it was not chosen by. The best of all
-    on all rows seems better than it is, and the more so the more there were.
+    baseline that may join is better than that one, "baseline". "alone" is what the ensemble is
+    compared with: one that is best on the other rows, judged on those it was not chosen by. The
+    best of all on all rows seems better than it is, and the more so the more there were. `doubt` is
+    the standard error of the difference of these two, row by row, in the metric's unit; NaN: not
+    known.
     """
 
     options: Options
@@ -109,6 +107,7 @@ class Grown:
     members: tuple[Result, ...]
     scores: dict[str, Scores]
     kinds: dict[str, str] = field(default_factory=dict)  # architectures of all offered, by id
+    doubt: float = math.nan
 
     @property
     def weights(self) -> Weights:
@@ -122,114 +121,8 @@ class Grown:
             "members": list(self.ensemble.names),
             "weights": self.weights.to_json(),
             "scores": {name: s.to_json() for name, s in self.scores.items()},
+            "doubt": self.doubt if math.isfinite(self.doubt) else None,
         }
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one part of the data, encoded: `y` [n] or [n, T], `weight` [n] or None.
-
-    `offset` [n] are log exposures, or None.
-    """
-
-    y: np.ndarray
-    weight: Floats | None
-    offset: Floats | None = None
-
-    def taken(self, at: np.ndarray) -> Rows:
-        """Some of them."""
-        return Rows(self.y[at], None if self.weight is None else self.weight[at])
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The rows that networks were not trained on, and how outputs on them are scored.
-
-    `mean` and `scale` undo the standardisation of a regression target; `loss` is the run's, with
-    its `quantile` and the `target_ratio` of the data.
-    """
-
-    task: str
-    metric: str
-    loss: str
-    mean: Any
-    scale: Any
-    validation: Rows
-    audit: Rows
-    quantile: float = 0.5
-    target_ratio: tuple[float, ...] = ()
-
-    @property
-    def link(self) -> Link:
-        """Between standardised values and what is combined."""
-        return Link.of(self.loss, self.target_ratio)
-
-    @property
-    def phi(self) -> Convex | None:
-        """The loss weights are fitted by; None: that of the task."""
-        if self.loss not in OTHERS:
-            return None
-        return OTHERS[self.loss](self.quantile, self.target_ratio)
-
-    def fitted(self) -> Rows:
-        """The validation rows as weights are fitted on them: without exposure, see `rates`."""
-        rows = self.validation
-        if rows.offset is None:
-            return rows
-        y = np.asarray(rows.y, np.float64)
-        return Rows(*rates(y, rows.weight, np.exp(rows.offset), self.target_ratio, self.loss))
-
-    @classmethod
-    def of(cls, prepared: Prepared) -> HeldOut:
-        """Those of a run that is not finished."""
-        source, split = prepared.source, prepared.split
-
-        def rows(at: np.ndarray) -> Rows:
-            weight = None if source.weight is None else np.asarray(source.weight[at], np.float64)
-            exposure = source.exposure
-            offset = None if exposure is None else np.log(np.asarray(exposure[at], np.float64))
-            return Rows(np.asarray(source.y[at]), weight, offset)
-
-        (mean, scale), spec = prepared.target_scale, source.spec
-        parts = rows(np.concatenate(split.valid)), rows(split.audit)
-        known = (spec.loss, mean, scale, *parts, spec.quantile, spec.target_ratio)
-        return cls(prepared.task, prepared.metric, *known)
-
-    def save(self, folder: Path) -> None:
-        """Keep them in the run's folder, for when its data are gone."""
-        arrays: dict[str, Any] = {}
-        for name, rows in (("validation", self.validation), ("audit", self.audit)):
-            arrays[f"{name}_y"] = rows.y
-            for part in ("weight", "offset"):
-                if getattr(rows, part) is not None:
-                    arrays[f"{name}_{part}"] = getattr(rows, part)
-        known = ("task", "metric", "loss", "mean", "scale", "quantile", "target_ratio")
-        about = {k: getattr(self, k) for k in known}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, about=np.array(json.dumps(about)), **arrays)
-        write_atomic(folder / HELD_OUT, buffer.getvalue())
-
-    @classmethod
-    def load(cls, folder: Path) -> HeldOut:
-        """What `save` wrote; RunError where there is nothing."""
-        if not (folder / HELD_OUT).is_file():
-            raise RunError(
-                f"{folder} does not hold the rows an ensemble is fitted on ({HELD_OUT}). They are "
-                "written when a search ends: go on with it by `resume`."
-            )
-        with np.load(folder / HELD_OUT, allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
-            if "quantile" not in about and about["loss"] in OTHERS:
-                raise RunError(
-                    f"{folder} is of an earlier version, which kept too little for ensembles by "
-                    f"the loss {about['loss']}. Search again."
-                )
-            about["target_ratio"] = tuple(about.get("target_ratio", ()))
-            parts = [
-                Rows(stored[f"{n}_y"], stored.get(f"{n}_weight"), stored.get(f"{n}_offset"))
-                for n in ("validation", "audit")
-            ]
-        return cls(**about, validation=parts[0], audit=parts[1])
 
 
 def why_none(held: HeldOut) -> str:
@@ -282,16 +175,18 @@ def grow_ensemble(
     judged = judge.scores(ensemble, build, setting, parts, left)
     if judged is None:
         return None
-    ours, rows = judged
+    ours, z, rows = judged
     scores = {"ensemble": ours, "mean": judge.fixed(mean), "single": Scores(math.nan, math.nan)}
     networks = [r for r in pool.results if r.status is not Status.BASELINE]
     if networks:
         scores["single"] = _scores_of(networks[0])
     if pool.results[0].status is Status.BASELINE:
         scores["baseline"] = _scores_of(pool.results[0])
-    scores["alone"] = Scores(judge.alone(rows), _scores_of(pool.results[0]).audit)
+    alone = judge.alone()[rows]
+    scores["alone"] = Scores(judge.of_rows(alone, rows), _scores_of(pool.results[0]).audit)
     kinds = {r.candidate.id: r.candidate.architecture for r in pool.results}
-    return Grown(options, ensemble, tuple(pool.results[i] for i in chosen), scores, kinds)
+    members = tuple(pool.results[i] for i in chosen)
+    return Grown(options, ensemble, members, scores, kinds, judge.doubt(alone, z, rows))
 
 
 def may_join(result: Result, members: str) -> bool:
@@ -365,10 +260,11 @@ class _Judge:
         setting: Setting,
         parts: int,
         left: Callable[[], float],
-    ) -> tuple[Scores, np.ndarray] | None:
-        """Of an ensemble: each part of the rows by what is built on the others, and those rows.
+    ) -> tuple[Scores, Floats, np.ndarray] | None:
+        """Of an ensemble: each part of the rows by what is built on the others.
 
-        Parts for which no time is left are not scored; None if that is all of them.
+        Also what was scored, and on which rows. Parts for which no time is left are not scored;
+        None if that is all of them.
         """
         z = self._combine(ensemble, slice(None))
         fold = fold_of(len(z), parts)
@@ -384,11 +280,20 @@ class _Judge:
             rows[held] = True
         if not rows.any():
             return None
-        value = self._score(z[rows], self.held.validation.taken(rows))
-        return Scores(value, self._audit(ensemble)), rows
+        return Scores(self.of_rows(z[rows], rows), self._audit(ensemble)), z[rows], rows
 
-    def alone(self, rows: np.ndarray) -> float:
-        """The metric of one member on `rows`: on each fifth, that which is best on the others."""
+    def of_rows(self, z: Floats, rows: np.ndarray) -> float:
+        """The metric of `z` on these validation rows."""
+        return self._score(z, self.held.validation.taken(rows))
+
+    def doubt(self, first: Floats, second: Floats, rows: np.ndarray) -> float:
+        """The standard error of the difference of their metrics on `rows`, row by row."""
+        held, part = self.held, self.held.validation.taken(rows)
+        y, found = self._truth(part), [self._predicted(z, part) for z in (first, second)]
+        return float(standard_errors(get_metric(held.metric), y, found, part.weight)[1])
+
+    def alone(self) -> Floats:
+        """Outputs of one member: on each fifth of the rows, of that which is best on the others."""
         members = self.pool.members
         z = members[0].outputs.copy()
         fold = fold_of(len(z), FOLDS)
@@ -398,7 +303,7 @@ class _Judge:
             part = self.held.validation.taken(fit)
             errors = [to_error(metric, self._score(m.outputs[fit], part)) for m in members]
             z[held] = members[int(np.argmin(errors))].outputs[held]
-        return self._score(z[rows], self.held.validation.taken(rows))
+        return z
 
     def _audit(self, ensemble: Ensemble) -> float:
         if not len(self.held.audit.y):
@@ -415,12 +320,18 @@ class _Judge:
         return ensemble.weights.combine(np.stack(outputs))
 
     def _score(self, z: Floats, rows: Rows) -> float:
-        held, y = self.held, rows.y
-        if is_regression(held.task):
-            y = in_own_unit(y, held.mean, held.scale)
+        found = self._predicted(z, rows)
+        return score(get_metric(self.held.metric), self._truth(rows), found, rows.weight)
+
+    def _predicted(self, z: Floats, rows: Rows) -> np.ndarray:
+        held = self.held
         values = held.link.values(z, rows.offset)
-        found = predictions(held.task, values, 1.0, held.mean, held.scale)
-        return score(get_metric(held.metric), y, found, rows.weight)
+        return np.asarray(predictions(held.task, values, 1.0, held.mean, held.scale))
+
+    def _truth(self, rows: Rows) -> np.ndarray:
+        held = self.held
+        own = is_regression(held.task)
+        return np.asarray(in_own_unit(rows.y, held.mean, held.scale) if own else rows.y)
 
 
 def _until(moment: float) -> Callable[[], float]:
@@ -428,10 +339,14 @@ def _until(moment: float) -> Callable[[], float]:
 
 
 def is_better(grown: Grown, metric: str) -> bool:
-    """Whether the cross-fitted ensemble beats one member alone, chosen and judged on other rows."""
+    """Whether the ensemble becomes the model: unless one member alone is surely better.
+
+    Both are judged on rows they were not chosen by. The ensemble is refused where it is worse by
+    more than a standard error of the difference, for a mean of several is the safer guess.
+    """
     found = get_metric(metric)
     ensemble, alone = (to_error(found, grown.scores[n].validation) for n in ("ensemble", "alone"))
-    return ensemble < alone
+    return ensemble - alone < (grown.doubt if math.isfinite(grown.doubt) else 0.0)
 
 
 COLUMNS: dict[str, str] = {

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adanet_py.data.splits import Split
-from adanet_py.ensembling import Grown, HeldOut, Options, grow_ensemble, why_none, write_table
+from adanet_py.ensembling import Grown, Options, grow_ensemble, why_none, write_table
 from adanet_py.errors import RunError
 from adanet_py.export import ENSEMBLE, TOLERANCE, expect, stored_member, write_expected
 from adanet_py.folder import PROBE, read_described
+from adanet_py.held_out import HeldOut
 from adanet_py.leaderboard import ranked
 from adanet_py.model import Model, load
 from adanet_py.prediction_cost import costs

@@ -24,10 +24,11 @@ from adanet_py.ensemble.growth import LEAST_FALL, Ensemble, Setting
 from adanet_py.ensemble.growth import Member as Voter
 from adanet_py.ensemble.pool import read_pool
 from adanet_py.ensemble.weights import Weights
-from adanet_py.ensembling import FOLDS, HeldOut, Options, Rows, make_setting, why_none
+from adanet_py.ensembling import FOLDS, Options, make_setting, why_none
 from adanet_py.errors import DataError, RunError
 from adanet_py.export import ENSEMBLE
 from adanet_py.folder import PROBE, candidate_file, read_described
+from adanet_py.held_out import HeldOut, Rows
 from adanet_py.leaderboard import ranked
 from adanet_py.member import Member, network_member
 from adanet_py.metrics import get_metric, score

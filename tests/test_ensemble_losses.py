@@ -19,7 +19,7 @@ from adanet_py.ensemble.links import Link
 from adanet_py.ensemble.losses import OTHERS
 from adanet_py.ensemble.objective import KINDS, Objective, minimise
 from adanet_py.ensemble.weights import Weights
-from adanet_py.ensembling import HeldOut, Rows
+from adanet_py.held_out import HeldOut, Rows
 
 pytestmark = pytest.mark.usefixtures("reloaded_here")
 
@@ -225,6 +225,9 @@ def test_a_search_with_another_loss_ends_with_an_ensemble(loss, tmp_path, monkey
 
     found, path = regrow(tmp_path / "r", Options(lambda_=1e-4, beta=0.0))
     assert found.scores["ensemble"].validation == pytest.approx(grown["validation"], rel=1e-6)
+    mean = regrow(tmp_path / "r", Options("mean"), tmp_path / "mean.adanet")[0]
+    # A mean is not fitted: cross-fitted it is scored like any other, at the exposures of the rows.
+    assert mean.scores["ensemble"].validation == pytest.approx(mean.scores["mean"].validation)
     model = adanet_py.load(path)
     assert model.weights is not None
     assert np.isfinite(model.predict(frame)).all()

@@ -22,11 +22,13 @@ from adanet_py.calibration import fold_of
 from adanet_py.cli import app
 from adanet_py.ensemble.complexity import COMPLEXITIES, complexities
 from adanet_py.ensemble.ensemblers import ENSEMBLERS
-from adanet_py.ensemble.growth import grow
+from adanet_py.ensemble.growth import Ensemble, grow
 from adanet_py.ensemble.losses import LOSSES
-from adanet_py.ensembling import COLUMNS, HeldOut, Options, grow_ensemble, is_better
+from adanet_py.ensemble.weights import Weights
+from adanet_py.ensembling import COLUMNS, Grown, Options, Scores, grow_ensemble, is_better
 from adanet_py.errors import ConfigError, RunError
 from adanet_py.folder import candidate_file
+from adanet_py.held_out import HeldOut
 from adanet_py.leaderboard import ranked
 from adanet_py.model import load
 from adanet_py.outputs import as_outputs, predictions
@@ -58,7 +60,7 @@ def test_the_ensemble_is_grown_scored_and_saved(run):
     scores = {k: v["validation"] for k, v in found["scores"].items()}
     best = max(state.finished(), key=lambda r: r.reward)
     assert scores["single"] == best.metrics["validation"]
-    saved = scores["ensemble"] < scores["alone"]
+    saved = scores["ensemble"] - scores["alone"] < found["doubt"]
     assert state.model["candidate"] == ("ensemble" if saved else best.candidate.id)
     assert len(load(run).members) == (len(found["members"]) if saved else 1)
 
@@ -172,12 +174,12 @@ def test_what_there_was_time_to_judge_is_judged_alike(run):
     build = ENSEMBLERS["adanet"].build
     judge, ensemble = ensembling._Judge(held, pool), build(setting, pool.members)
     times = iter([9.0, 9.0])
-    scores, rows = judge.scores(ensemble, build, setting, 5, lambda: next(times, 0.0))
+    scores, z, rows = judge.scores(ensemble, build, setting, 5, lambda: next(times, 0.0))
     assert (rows == (fold_of(len(rows), 5) < 2)).all()
-    whole, every = judge.scores(ensemble, build, setting, 5, lambda: math.inf)
+    assert len(z) == rows.sum()
+    whole, _, every = judge.scores(ensemble, build, setting, 5, lambda: math.inf)
     assert every.all()
     assert scores.validation != whole.validation
-    assert judge.alone(rows) != judge.alone(every)
     assert judge.scores(ensemble, build, setting, 5, lambda: 0.0) is None
 
 
@@ -194,13 +196,30 @@ def test_no_round_begins_that_the_longest_so_far_would_not_let_end(run):
     assert max(o.round for o in cut.offers) == 2
 
 
-def test_what_is_better_depends_on_the_metric(run):
-    held, state = HeldOut.load(run), read_state(run)
-    networks = [r for r in ranked(state.finished()) if r.status.usable]
-    grown = grow_ensemble(run, networks, held, Options())
-    lower = grown.scores["ensemble"].validation < grown.scores["alone"].validation
-    assert is_better(grown, "log_loss") is lower
-    assert is_better(grown, "accuracy") is not lower
+def scored(ensemble, alone, doubt):
+    scores = {"ensemble": Scores(ensemble, math.nan), "alone": Scores(alone, math.nan)}
+    return Grown(
+        Options(), Ensemble((), Weights(np.zeros(0), np.zeros(1)), 0.0), (), scores, {}, doubt
+    )
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "alone", "doubt", "lower_is_better", "higher_is_better"),
+    [
+        (0.30, 0.40, 0.05, True, False),
+        (0.40, 0.30, 0.05, False, True),
+        (0.32, 0.30, 0.05, True, True),  # within the doubt either way
+        (0.30, 0.32, 0.05, True, True),
+        (0.32, 0.30, math.nan, False, True),  # no doubt is known
+        (0.30, 0.30, 0.0, False, False),  # the same predictions: one is enough
+    ],
+)
+def test_one_alone_is_the_model_where_it_is_surely_better(
+    ensemble, alone, doubt, lower_is_better, higher_is_better
+):
+    grown = scored(ensemble, alone, doubt)
+    assert is_better(grown, "log_loss") is lower_is_better
+    assert is_better(grown, "accuracy") is higher_is_better
 
 
 @pytest.mark.parametrize(
@@ -350,3 +369,22 @@ def test_one_alone_is_judged_on_rows_it_was_not_chosen_by(run):
         best = min(outputs, key=lambda name: log_loss(y[fit], outputs[name][fit]))
         chosen[out] = outputs[best][out]
     assert grown.scores["alone"].validation == pytest.approx(log_loss(y, chosen), rel=1e-9)
+
+
+def test_the_doubt_is_the_standard_error_of_paired_differences(run):
+    """The mean of members needs no fit, so its losses on all rows are those that are compared."""
+    held, state = HeldOut.load(run), read_state(run)
+    networks = [r for r in ranked(state.finished()) if r.stands][:2]
+    grown = grow_ensemble(run, networks, held, Options("mean"))
+    z, y, fold = [], held.validation.y, fold_of(len(held.validation.y), 5)
+    for result in networks:
+        with safe_open(candidate_file(run, result.candidate.id), framework="np") as file:
+            temperature = json.loads(file.metadata()["about"])["temperature"]
+            z.append(file.get_tensor("predictions/validation")[:, 0].astype(float) / temperature)
+    loss = [np.log1p(np.exp(np.where(y == 1, -v, v))) for v in (*z, (z[0] + z[1]) / 2)]
+    alone = loss[0].copy()
+    for k in range(5):
+        best = min(loss[:2], key=lambda v: v[fold != k].mean())
+        alone[fold == k] = best[fold == k]
+    apart = loss[2] - alone
+    assert grown.doubt == pytest.approx(apart.std() / np.sqrt(len(y)), rel=1e-3)

@@ -13,8 +13,9 @@ from tables import check_here, table
 import adanet_py
 from adanet_py import export, prediction_cost, saving
 from adanet_py.data.splits import Split
-from adanet_py.ensembling import HeldOut, Options, grow_ensemble
+from adanet_py.ensembling import Options, grow_ensemble
 from adanet_py.folder import PROBE
+from adanet_py.held_out import HeldOut
 from adanet_py.leaderboard import ranked
 from adanet_py.outcome import outcome_of
 from adanet_py.prediction_cost import costs
