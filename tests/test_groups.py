@@ -26,6 +26,7 @@ from safetensors import safe_open
 
 from adanet_py.architectures import ARCHITECTURES
 from adanet_py.errors import RunError
+from adanet_py.journal import StorageError
 from adanet_py.records import Candidate, Group, Result, Status
 from adanet_py.training import groups, jobs
 from adanet_py.training.cost import measure
@@ -533,6 +534,22 @@ def test_other_errors_are_not_taken_for_want_of_memory(
     with pytest.raises(RuntimeError, match="shapes"):
         jobs.run_group(job_group(), setting)
     assert tried == [4]
+
+
+def test_weights_that_cannot_be_written_are_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, written = make_run(tmp_path, make_spec()), list[Path]()
+
+    def refuse(path: Path, content: bytes) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise StorageError("the disk is full")
+
+    monkeypatch.setattr(jobs, "write_atomic", refuse)
+    with pytest.raises(StorageError, match="the disk is full"):
+        jobs.run_group(job_group((0.1, 0.2, 0.3)), setting)
+    assert len(written) == 3
 
 
 def test_a_job_ends_at_its_deadline_with_the_best_weights_so_far(tmp_path: Path) -> None:
