@@ -202,8 +202,8 @@ class Refiner:
             share = 1.0 - zeros if self.objective == "sparsity" else 1.0
             return estimate(static, spec) * share
 
-        most = cost(architecture.complete(parent.static))
-        return [static for static in offered if cost(static) < most]
+        of_parent = cost(architecture.complete(parent.static))
+        return [static for static in offered if cost(static) < of_parent]
 
     def _children(
         self,
