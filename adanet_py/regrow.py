@@ -142,7 +142,7 @@ def compared(
 def save_checked(
     model: Model, path: Path, expected: Sequence[np.ndarray], fold: np.ndarray, frame: Path
 ) -> None:
-    """Write a model once another process predicts with it what is `expected`, see `verify`.
+    """Write a model once another process predicts with it what is `expected`, see `export.verify`.
 
     `frame` is the Feather file of the rows.
     """

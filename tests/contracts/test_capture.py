@@ -44,7 +44,7 @@ OPEN = sorted(n for n, o in OPTIMIZERS.items() if not o.engine)
 def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
     """Recording as on a GPU; feeds of a few steps, so that a training goes through several."""
     found = Tape()
-    monkeypatch.setattr(stacked, "FEWEST_STEPS", 2)
+    monkeypatch.setattr(capture, "FEWEST_STEPS", 2)
     monkeypatch.setattr(feed, "FEED_STEPS", 5)
     monkeypatch.setitem(capture.CAPTURES, "cpu", found)
     return found

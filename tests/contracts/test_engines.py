@@ -526,11 +526,11 @@ def test_prediction_does_not_depend_on_the_size_of_the_pieces(
 ) -> None:
     from adanet_py.training.engines import stacked
 
-    engine = make_engine(fused, mixed("tabm", "binary"))
     rows = np.tile(np.arange(60), 5)
-    whole = engine.predict([rows])
+    whole = make_engine(fused, mixed("tabm", "binary")).predict([rows])
     monkeypatch.setitem(stacked.ACTIVATION_BYTES, "cpu", 1)
-    torch.testing.assert_close(engine.predict([rows]), whole, rtol=1e-10, atol=1e-10)
+    pieces = make_engine(fused, mixed("tabm", "binary")).predict([rows])
+    torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("folds", [1, 3])

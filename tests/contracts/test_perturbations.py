@@ -243,10 +243,6 @@ def operations(architecture: str, bare: bool, **numeric: float) -> Counter[str]:
                     child.forward = lambda numeric, category: (numeric, category)
                 elif child in perturbations(engine._train):
                     setattr(module, name, nn.Identity())
-        names = {n for n, _ in engine._train.named_buffers()}
-        for i, block in enumerate(engine._blocks):
-            own = {n: v for n, v in block.buffers.items() if n in names}
-            engine._blocks[i] = type(block)(**(vars(block) | {"buffers": own}))
     else:
         assert (engine.noise is None) == (engine.mixer is None) == (not numeric)
     with Counting() as counting:

@@ -18,7 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adanet_py.training.engines.feed import Feed, Moment
+from adanet_py.training.engines.feed import FEED_STEPS, Feed, Moment
+from adanet_py.training.engines.program import Program
 
 WARM_STEPS = 3  # taken one by one first: libraries then choose their kernels and take their memory
 FEWEST_STEPS = 32  # that must be left for a recording to pay
@@ -155,3 +156,55 @@ class Backlog:
         self._marks.append(mark)
         if len(self._marks) > AHEAD:
             self._marks.popleft().synchronize()
+
+
+class Launcher:
+    """Takes the steps of an engine: one by one, or recorded where that is possible and pays.
+
+    The first steps are taken one by one even then, and from there on a recording is repeated, until
+    the tensors it works on are others.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._backlog = Backlog(program.device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: what was recorded is of tensors that are used no more."""
+        self._captured: CapturedStep | None = None
+        self._warmed = 0  # steps taken one by one to prepare the recording
+
+    def wait(self) -> None:
+        """Wait where the host is far ahead of the device."""
+        self._backlog.wait()
+
+    def take(self, feed: Feed, s: int, step: Callable[[Moment], None]) -> None:
+        """Take the s-th step of a feed, as `step` does."""
+        device = self._program.device
+        capture = CAPTURES.get(device.type)
+        left = self._program.steps - feed.first - s
+        if self._captured is not None:
+            self._captured.run(feed, s)
+        elif capture is None or left < FEWEST_STEPS:
+            step(feed.moment(s))
+        else:
+            with capture.aside(device):
+                step(feed.moment(s))
+            self._warmed += 1
+            if self._warmed == WARM_STEPS:
+                self._record(feed, step, capture)
+
+    def _record(self, feed: Feed, step: Callable[[Moment], None], capture: Capture) -> None:
+        """Have the steps from here on recorded; where that fails, go on without and say so."""
+        try:
+            self._captured = CapturedStep(feed, step, capture, FEED_STEPS)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            name = self._program.architecture.name
+            why = str(error).partition("\n")[0]
+            self._program.say(
+                f"A step of {name} cannot be recorded and is launched piece by piece, which is "
+                f"slower: {why}"
+            )

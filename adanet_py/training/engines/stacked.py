@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,15 +19,9 @@ from torch import Tensor, nn
 from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averages, averaging_weights
 from adanet_py.training.constraints import Constraints
-from adanet_py.training.engines.capture import (
-    CAPTURES,
-    FEWEST_STEPS,
-    WARM_STEPS,
-    Backlog,
-    Capture,
-    CapturedStep,
-)
-from adanet_py.training.engines.feed import FEED_STEPS, Feed, Moment, Places, feeds, moments
+from adanet_py.training.engines.blocks import Block, of_members, views
+from adanet_py.training.engines.capture import Launcher
+from adanet_py.training.engines.feed import Moment, Places, feeds, moments
 from adanet_py.training.engines.members import call_members
 from adanet_py.training.engines.program import (
     Program,
@@ -49,19 +42,6 @@ from adanet_py.training.sparsity import held_columns
 # blocks, one after the other within a step, which changes no result. On a CPU larger blocks gain
 # nothing; a GPU wants all members in one launch.
 ACTIVATION_BYTES = {"cpu": 20 << 20, "cuda": 4 << 30}
-
-
-@dataclass(frozen=True)
-class Block:
-    """Members whose forward and backward passes run together: views of the engine's tensors."""
-
-    members: slice
-    leaves: dict[str, Tensor]
-    gradients: list[Tensor]
-    buffers: dict[str, Tensor]
-    hp: dict[str, Tensor]
-    fold: Tensor  # of each member
-    own: Tensor | None  # [k, 1]: share of its own target in a row's loss; None = all
 
 
 class StackedEngine:
@@ -99,7 +79,7 @@ class StackedEngine:
         switch(self._train, program.used())
         self._noisy = list(noisy_layers(self._train).values())
         self._counts = len(self._pieces), len(self._noisy)
-        self._backlog = Backlog(program.device)
+        self._launcher = Launcher(program)
         self.noise: Tensor | None = None  # [K, NOISE_SIZE]
         if any(layer.on for layer in self._noisy):
             pools = torch.stack([noise_pool(seed) for seed in program.seeds()])
@@ -148,8 +128,7 @@ class StackedEngine:
             self._mix = {n: v[0] for n, v in self.program.mixes(self.mixer, 0, 1).items()}
         self._blocks: list[Block] = []  # made when they are first needed
         self._total = torch.zeros(k, device=self.program.device, dtype=torch.float64)
-        self._captured: CapturedStep | None = None
-        self._warmed = 0  # steps taken since, one by one
+        self._launcher.forget()
 
     def _make_blocks(self) -> list[Block]:
         k = self.weights.shape[0]
@@ -164,24 +143,19 @@ class StackedEngine:
         blocks: list[Block] = []
         for start in range(0, k, size):
             members = slice(start, min(k, start + size))
-            leaves = {n: v.detach().requires_grad_() for n, v in self._views(members).items()}
+            leaves = views(self.parts, self.weights[members])
             blocks.append(
                 Block(
                     members,
-                    leaves,
-                    list(self._views(members, self.gradient).values()),
-                    {n: v[members] for n, v in buffers.items()},
-                    {n: v[members] for n, v in self.hp.items()},
+                    {n: v.detach().requires_grad_() for n, v in leaves.items()},
+                    list(views(self.parts, self.gradient[members]).values()),
+                    of_members(buffers, members),
+                    of_members(self.hp, members),
                     self._fold[members],
                     self._mix["own"][members] if self._mix else None,
                 )
             )
         return blocks
-
-    def _views(self, members: slice, storage: Tensor | None = None) -> dict[str, Tensor]:
-        """The parameters (or their gradients) of some members, by name, as views [k, ...]."""
-        rows = (self.weights if storage is None else storage)[members]
-        return {part.name: part.view(rows) for part in self.parts}
 
     def advance(
         self, start: int, stop: int, tick: Callable[[int], bool]
@@ -199,41 +173,12 @@ class StackedEngine:
     def _run(self, start: int, stop: int, tick: Callable[[int], bool]) -> int:
         """Train steps [start, stop), adding to `_total`; the step reached."""
         for feed in feeds(self.program, self.mixer, start, stop, *self._counts):
-            self._backlog.wait()
+            self._launcher.wait()
             for s in range(len(feed)):
-                self._take(feed, s)
+                self._launcher.take(feed, s, self._step)
                 if tick(feed.first + s + 1):
                     return feed.first + s + 1
         return stop
-
-    def _take(self, feed: Feed, s: int) -> None:
-        """Take the s-th step of a feed; recorded, where that is possible and worth it."""
-        capture = CAPTURES.get(self.program.device.type)
-        left = self.program.steps - feed.first - s
-        if capture is None or (self._captured is None and left < FEWEST_STEPS):
-            self._step(feed.moment(s))
-        elif self._captured is not None:
-            self._captured.run(feed, s)
-        else:
-            with capture.aside(self.program.device):
-                self._step(feed.moment(s))
-            self._warmed += 1
-            if self._warmed == WARM_STEPS:
-                self._record(feed, capture)
-
-    def _record(self, feed: Feed, capture: Capture) -> None:
-        """Have the steps from here on recorded; where that fails, go on without and say so."""
-        try:
-            self._captured = CapturedStep(feed, self._step, capture, FEED_STEPS)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            name = self.program.architecture.name
-            why = str(error).partition("\n")[0]
-            self.program.say(
-                f"A step of {name} cannot be recorded and is launched piece by piece, which is "
-                f"slower: {why}"
-            )
 
     def _step(self, now: Moment) -> None:
         self._learn(now)
@@ -277,7 +222,8 @@ class StackedEngine:
             for piece, at in zip(self._pieces, places, strict=True):
                 for layer, place in zip(self._noisy, at, strict=True):
                     layer.start = place
-                total[block.members] += self._backward(block, rows, piece)
+                given = (self.program, self._train, self.constants)
+                total[block.members] += block.backward(*given, rows, piece)
         self._hold(self.gradient)
 
     def _hold(self, x: Tensor) -> None:
@@ -327,47 +273,6 @@ class StackedEngine:
             n: self.averages.get(n, v) for n, v in self.buffers.items()
         }
 
-    def _backward(self, block: Block, rows: Tensor, piece: slice) -> Tensor:
-        """Add the gradient of a piece of a block's batch, rows [F, B]; its share of the loss [k].
-
-        The first piece overwrites what is in place.
-        """
-        numeric, category, target, weight, offset = self._batch(block, rows[:, piece])
-        state = (block.leaves, block.buffers, self.constants)
-        with self.program.precision():
-            outputs = as_members(call_members(self._train, *state, numeric, category), 2)
-        outputs = outputs.to(self.program.dtype)
-        losses = self.program.row_losses(outputs, target, weight, block.hp, block.own, offset)
-        loss = losses.mean(-1)
-        if len(self._pieces) > 1:
-            loss = loss * ((piece.stop - piece.start) / rows.shape[1])
-        gradients = torch.autograd.grad(loss.sum(), list(block.leaves.values()))
-        with torch.no_grad():
-            if piece.start == 0:
-                torch._foreach_copy_(block.gradients, gradients)
-            else:
-                torch._foreach_add_(block.gradients, gradients)
-        return loss.detach()
-
-    def _batch(
-        self, block: Block, rows: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Gather one batch, rows [F, B]; with one fold all members share it (no member axis).
-
-        Numeric, category, target, weight and offset; the last three have a member axis, of size 1
-        where it is shared.
-        """
-        data = self.program.data
-        picked = rows[0] if self.program.folds == 1 else rows[block.fold]
-        target = data.target[picked]
-        weight = None if data.weight is None else data.weight[picked]
-        offset = None if data.offset is None else data.offset[picked]
-        if self.program.folds == 1:
-            target = target.unsqueeze(0)
-            weight = None if weight is None else weight.unsqueeze(0)
-            offset = None if offset is None else offset.unsqueeze(0)
-        return data.numeric[picked], data.category[picked], target, weight, offset
-
     @torch.no_grad()
     def predict(self, rows: Sequence[np.ndarray]) -> Tensor:
         """Outputs [C, N, n_outputs] on the host.
@@ -381,9 +286,8 @@ class StackedEngine:
         for f in range(folds):
             piece = rows[f] if len(rows) == folds else rows[0]
             members = slice(f * c, (f + 1) * c)
-            leaves = self._views(members, weights)
-            own = {n: v[members] for n, v in buffers.items()}
-            parts.append(self._predict(leaves, own, piece))
+            state = (views(self.parts, weights[members]), of_members(buffers, members))
+            parts.append(self._predict(*state, piece))
         if len(rows) == folds:
             return torch.cat(parts, 1)
         return torch.stack(parts).mean(0)
@@ -417,9 +321,9 @@ class StackedEngine:
         with watched(self._eval) as module:
             for start in range(0, len(weights), size):
                 members = slice(start, start + size)
-                own = {n: v[members] for n, v in buffers.items()}
-                state = (self._views(members, weights), own, self.constants)
-                # With one fold the members share the rows, as in `_batch`.
+                leaves = views(self.parts, weights[members])
+                state = (leaves, of_members(buffers, members), self.constants)
+                # With one fold the members share the rows, as in training.
                 picked = rows[0] if len(rows) == 1 else rows[self._fold[members]]
                 numeric, category = data.numeric[picked], data.category[picked]
                 dead.append(call_members(module, *state, numeric, category))

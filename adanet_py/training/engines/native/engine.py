@@ -155,8 +155,8 @@ class NativeEngine(StackedEngine):
         names = ("numeric", "category", "target", "weight", "offset")
         self._rowwise = [n for n in names if getattr(self._table, n).size]
         held = [getattr(self._table, n) for n in self._rowwise]
-        self._row_bytes = sum(a.nbytes // len(a) for a in held)
-        self._small = len(held[0]) * self._row_bytes <= CACHE_BYTES
+        self._fetch_bytes = sum(a.nbytes // len(a) for a in held)
+        self._small = len(held[0]) * self._fetch_bytes <= CACHE_BYTES
         widest, size = net.widest, net.members * net.outputs
         self._space = Space(
             self.weights.new_zeros(net.columns * room).numpy(),
@@ -267,7 +267,7 @@ class NativeEngine(StackedEngine):
 
     def _stretches(self, steps: int) -> Iterator[tuple[int, int]]:
         """Parts of that many steps whose rows fit into a processor's cache."""
-        each = self._net.pieces[-1] * self._row_bytes  # type: ignore[union-attr]
+        each = self._net.pieces[-1] * self._fetch_bytes  # type: ignore[union-attr]
         size = steps if self._stays else max(1, BLOCK_BYTES // each)
         return ((first, min(steps, first + size)) for first in range(0, steps, size))
 
@@ -321,7 +321,7 @@ class NativeEngine(StackedEngine):
         assert self._net is not None
         scored, size = self._scored_members(), self._space.row.size
         out = np.empty((len(members), len(rows) * size), self._space.row.dtype)
-        each = self._net.room * max(1, BLOCK_BYTES // (self._net.room * self._row_bytes))
+        each = self._net.room * max(1, BLOCK_BYTES // (self._net.room * self._fetch_bytes))
         with one_thread():
             for at in range(0, len(rows), each):
                 whole = len(rows) <= each
