@@ -18,6 +18,13 @@ On the nine tables of listed networks `ref_random` has a regret of about .33, .3
 factorised REINFORCE, Optuna's TPE, a Gaussian process with expected improvement on the one-hot
 encoding.
 
+What ranks can and cannot tell: equal medians share the mean of their ranks, and after 200 queries
+nearly all have the same one on `nasbench201_*` and `nasbench_macro`. On the graphs the test score
+tells the best rows by validation hardly apart: the very best by validation has a test regret of .66
+(pubmed, where the median of random search is .48), .51 (cora), .15 (photo), .14 (cs), .09
+(citeseer), the next two .36 and .72, .11 and .52, .29 and .29, .17 and .06, .42 and .45. There a
+controller that finds more of them can rank lower. On pubmed all that search well do.
+
 Writes results/controllers_nas.md, .csv and .png; the .csv after every row. With `--add` what it has
 of other controllers, tables and batches is kept, so that the record can be made in parts;
 `--summary` plays nothing and writes the other two anew.
