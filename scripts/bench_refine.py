@@ -63,7 +63,8 @@ COLUMNS = {
     "table": "data",
     "seed": "of the search and the refinement",
     "metric": "what it was searched by",
-    "model": "single, ensemble, mean, saved, moves, train_on or size",
+    "model": "single, ensemble, mean, saved, moves, train_on, size; of the last three _parent: the "
+    "network of the search that they began with, which need not be the best single one",
     "members": "of the model",
     "parameters": "of the model over those of the best single network",
     "validation": "metric on validation rows: of an ensemble cross-fitted",
@@ -118,13 +119,20 @@ def bench(
                 options += ["--objective", "size", "--size", "1/3"]
             after = call("refine", copy, *options, "--time", more)
             state = read_state(copy)
-            models[way] = alone(copy, state.by_id[after["best"]["id"]])
+            best = state.by_id[after["best"]["id"]]
+            models[way] = alone(copy, best)
             children = [r for r in state.finished() if r.candidate.inherits and r.status.usable]
             rows.append(row_of(key, way, models[way]) | {
                 "validation": after["validation"], "audit": after["audit"],
                 "trained": sum(r.seconds for r in children), "children": len(children),
                 "accepted": sum(r.accepted is True for r in children), "gain": gain_of(children),
             })  # fmt: skip
+            parent = origin(best, state)
+            models[f"{way}_parent"] = alone(run, parent)
+            rows.append(
+                row_of(key, f"{way}_parent", models[f"{way}_parent"])
+                | {"validation": parent.metrics["validation"]}
+            )
         found = compared(models, test, target, metric)
     for row in rows:
         row |= found[row["model"]]
@@ -153,6 +161,13 @@ def alone(run: Path, result: Result) -> Model:
     """The model of one network of a run."""
     about = {"parameters": result.parameters}
     return replace(load(run), members=(stored_member(run, result),), weights=None, about=about)
+
+
+def origin(result: Result, state: State) -> Result:
+    """The network of the search that a chain of children began with."""
+    while result.candidate.inherits:
+        result = state.by_id[str(result.candidate.parent)]
+    return result
 
 
 def row_of(key: Mapping[str, Any], kind: str, model: Model) -> dict[str, Any]:

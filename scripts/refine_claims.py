@@ -57,7 +57,7 @@ def _ensembles(frame: pd.DataFrame) -> list[str]:
 def _refined(frame: pd.DataFrame) -> list[str]:
     out = []
     for part in ("validation", "test"):
-        for other, words in ((SINGLE, "their parents"), (CONTROL, "training on")):
+        for other, words in (("moves_parent", "their parents"), (CONTROL, "training on")):
             pairs = _pivot(frame, part, ("moves", other))
             if pairs.empty:
                 continue

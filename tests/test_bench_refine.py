@@ -16,6 +16,7 @@ import refine_claims  # type: ignore[import-not-found]
 
 from adanet_py.records import Candidate, Result, Status
 from adanet_py.refine import MOVES
+from adanet_py.state import State
 
 
 def result(parent=None, seed=0, move="train_on", **values):
@@ -72,12 +73,21 @@ def test_the_ensemble_is_ranked_and_held_against_the_best_single_network():
 
 
 def test_refined_networks_are_compared_in_pairs():
-    a = rows_of("a", single=2.0, moves=1.0, train_on=2.0)
-    b = rows_of("b", single=2.0, moves=3.0, train_on=3.0)
-    said = said_of(a, b, rows_of("c", single=1.0, moves=0.5))
+    a = rows_of("a", single=0.1, moves_parent=2.0, moves=1.0, train_on=2.0)
+    b = rows_of("b", single=2.0, moves_parent=2.0, moves=3.0, train_on=3.0)
+    said = said_of(a, b, rows_of("c", single=1.0, moves_parent=1.0, moves=0.5))
     assert "their parents, test rows: better 2, equal 0, worse 1 of 3; median +50.00 %" in said[2]
     assert "training on, test rows: better 1, equal 1, worse 0 of 2" in said[3]
     assert "4 s by moves and 4 s by training on" in said[4]
+
+
+def test_the_origin_of_a_child_is_where_its_chain_began():
+    first = result()
+    child = result(first, 1)
+    second = result(child, 2)
+    state = State(by_id={r.candidate.id: r for r in (first, child, second)})
+    assert bench_refine.origin(second, state) is first
+    assert bench_refine.origin(first, state) is first
 
 
 def test_a_third_counts_if_it_is_one_and_costs_no_more_than_a_standard_error():
