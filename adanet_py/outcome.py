@@ -69,7 +69,8 @@ class SearchResult:
 def chosen(folder: Path, state: State) -> Result | None:
     """The network that is the model; before there is one, that with the highest reward."""
     told = state.refining is not None or read_described(folder).config.choose != "best"
-    if state.model is not None and told:
+    # Where an ensemble is the model, the network in its record is its first member.
+    if state.model is not None and told and state.model["candidate"] != ENSEMBLE:
         saved = state.by_id.get(state.model.get("network", state.model["candidate"]))
         if saved is not None and saved.stands:
             return saved

@@ -119,11 +119,13 @@ def bench(
                 options += ["--objective", "size", "--size", "1/3"]
             after = call("refine", copy, *options, "--time", more)
             state = read_state(copy)
-            best = state.by_id[after["best"]["id"]]
+            # Where an ensemble is the model, the network told of is its first member.
+            best = state.by_id[after["best"]["id"]] if way == "size" else state.best
+            assert best is not None
             models[way] = alone(copy, best)
             children = [r for r in state.finished() if r.candidate.inherits and r.status.usable]
             rows.append(row_of(key, way, models[way]) | {
-                "validation": after["validation"], "audit": after["audit"],
+                "validation": best.metrics["validation"], "audit": best.metrics.get("audit"),
                 "trained": sum(r.seconds for r in children), "children": len(children),
                 "accepted": sum(r.accepted is True for r in children), "gain": gain_of(children),
             })  # fmt: skip
