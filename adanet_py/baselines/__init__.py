@@ -7,7 +7,6 @@ they may be members of an ensemble more trees follow (`TREES`), each another way
 
 from __future__ import annotations
 
-import gc
 import importlib
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -22,6 +21,7 @@ from adanet_py.baselines.linear import constant_model, from_members, linear_mode
 from adanet_py.baselines.onnx_models import fold_of, predict_onnx
 from adanet_py.baselines.problem import Baseline, Features, make_problem
 from adanet_py.baselines.tree_models import predict_trees
+from adanet_py.garbage import uncollected
 from adanet_py.metrics import get_metric
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def run_baselines(
     )
     constants = [constant_model(problem, rows) for rows in split.train]
     yield from_members("constant", constants, problem, split)
-    with _uncollected():
+    with uncollected():  # an import makes what stays, and a fifth of its time is for looking
         importlib.import_module("sklearn.ensemble")  # seconds on a busy machine, and fits nothing
     end = time.monotonic() + seconds
     if "linear" not in have:
@@ -180,18 +180,6 @@ def run_baselines(
             else:
                 baseline = averaging_baseline(problem, split, until, name, how)
         yield baseline
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Collect no garbage: an import makes what stays, and a fifth of its time is for looking."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 @contextmanager

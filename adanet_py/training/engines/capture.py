@@ -8,7 +8,6 @@ the steps itself. Nothing it computes differs from a step that is not recorded.
 from __future__ import annotations
 
 import functools
-import gc
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from adanet_py.garbage import uncollected
 from adanet_py.training.engines.feed import FEED_STEPS, Feed, Moment
 from adanet_py.training.engines.program import Program
 
@@ -56,7 +56,7 @@ class CudaGraphs:
     def record(self, step: Callable[[], None], device: torch.device) -> Callable[[], None]:
         """See `Capture`."""
         graph = torch.cuda.CUDAGraph()
-        with self.aside(device), _uncollected():
+        with self.aside(device), uncollected():  # freeing a CUDA object would end the recording
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 step()
@@ -74,18 +74,6 @@ CAPTURES: dict[str, Capture] = {"cuda": CudaGraphs()}
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage is collected within: freeing a CUDA object would end the recording."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 class CapturedStep:
