@@ -33,7 +33,7 @@ from adanet_py.training.engines import make_engine
 
 QUICK = {
     "space": "tiny", "workers": 0, "folds": 2, "candidates": 2, "target": "claims",
-    "exposure": "years", "on_note": lambda note: None,
+    "exposure": "years", "ensemble": "none", "on_note": lambda note: None,
 }  # fmt: skip
 
 
