@@ -29,7 +29,7 @@ from adanet_py.ensemble.links import Link
 from adanet_py.ensembling import Grown, Options, Scores
 from adanet_py.errors import ConfigError, RunError, check_known
 from adanet_py.export import probe
-from adanet_py.leaderboard import ranked
+from adanet_py.leaderboard import standing
 from adanet_py.member import Member
 from adanet_py.metrics import get_metric, score
 from adanet_py.model import Model
@@ -94,7 +94,7 @@ def distil(
     """
     folder = Path(run)
     held, grown = grow_again(folder, options)
-    networks = [r for r in ranked(read_state(folder).finished()) if r.stands]
+    networks = standing(read_state(folder).finished())
     if not networks:
         raise RunError("Expected a run with a trained network, found none to distil into.")
     best = networks[0]

@@ -97,6 +97,11 @@ def ranked(results: Sequence[Result]) -> list[Result]:
     return sorted(results, key=lambda r: (not is_scored(r), -_reward(r), r.parameters))
 
 
+def standing(results: Sequence[Result]) -> list[Result]:
+    """The networks among results that may be a model, the best first; see `Result.stands`."""
+    return [r for r in ranked(results) if r.stands]
+
+
 def is_scored(result: Result) -> bool:
     """Whether a result has a place: it was trained, or is a baseline, and has a finite reward.
 

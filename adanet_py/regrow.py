@@ -21,7 +21,7 @@ from adanet_py.errors import RunError
 from adanet_py.export import ENSEMBLE, TOLERANCE, expect, stored_member, write_expected
 from adanet_py.folder import PROBE, read_described
 from adanet_py.held_out import HeldOut
-from adanet_py.leaderboard import ranked
+from adanet_py.leaderboard import ranked, standing
 from adanet_py.model import Model, load
 from adanet_py.prediction_cost import costs
 from adanet_py.records import Result
@@ -48,7 +48,7 @@ def regrow(
     """
     folder = Path(run)
     _, grown = grow_again(folder, options)
-    networks = [r for r in ranked(read_state(folder).finished()) if r.stands]
+    networks = standing(read_state(folder).finished())
     if single and not networks:
         raise RunError("--single: expected a run with a trained network, found none.")
     path = Path(out) if out is not None else folder / OUT
@@ -132,7 +132,7 @@ def compared(
     import pandas as pd
 
     folder = Path(run)
-    networks = [r for r in ranked(read_state(folder).finished()) if r.stands]
+    networks = standing(read_state(folder).finished())
     models = {"ensemble": model_of(folder, None, grown)}
     if networks:
         models["single"] = model_of(folder, networks[0], grown)
@@ -151,14 +151,15 @@ def save_checked(
     with tempfile.TemporaryDirectory() as scratch:
         write_expected(Path(scratch), expected, fold)
         shutil.copyfile(frame, Path(scratch) / PROBE)
-        status, said, errors = reload_apart(new, Path(scratch))
-    if status:
+        said, errors = reload_apart(new, Path(scratch))
+    try:
+        difference = float(json.loads(said)["difference"])
+    except (ValueError, KeyError):
         lines = errors.strip().splitlines()
         new.unlink(missing_ok=True)
         raise RunError(
             f"The model was not saved: reloaded, {lines[-1] if lines else 'it says nothing'}."
-        )
-    difference = float(json.loads(said)["difference"])
+        ) from None
     if not difference <= TOLERANCE:
         new.unlink(missing_ok=True)
         raise RunError(
@@ -167,11 +168,11 @@ def save_checked(
     os.replace(new, path)
 
 
-def reload_apart(model: Path, cache: Path) -> tuple[int, str, str]:
-    """Check a model file in a process of its own: its exit status and what it wrote.
+def reload_apart(model: Path, cache: Path) -> tuple[str, str]:
+    """Check a model file in a process of its own: what it wrote to stdout and stderr.
 
     `cache` holds the rows and what is expected of them; stdout is JSON, see `export.main`.
     """
     command = [sys.executable, "-m", "adanet_py.export", str(model), str(cache)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    return ended.returncode, ended.stdout, ended.stderr
+    return ended.stdout, ended.stderr

@@ -29,7 +29,7 @@ from adanet_py.errors import DataError, RunError
 from adanet_py.export import ENSEMBLE
 from adanet_py.folder import PROBE, candidate_file, read_described
 from adanet_py.held_out import HeldOut, Rows
-from adanet_py.leaderboard import ranked
+from adanet_py.leaderboard import standing
 from adanet_py.member import Member, network_member
 from adanet_py.metrics import get_metric, score
 from adanet_py.model import Model, load
@@ -93,7 +93,7 @@ def update(
             "whose weights `update` cannot refit. Search on all rows again."
         )
     model = load(folder)
-    networks = [r for r in ranked(state.finished()) if r.stands]
+    networks = standing(state.finished())
     if not networks:
         raise RunError("Expected a run with a trained network, found none to add another of.")
     table = read_table(new, target=model.target_name, weight=described.config.weight)

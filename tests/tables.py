@@ -68,4 +68,4 @@ def reload_here(model, cache):
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         export.main([str(model), str(cache)])
-    return 0, said.getvalue(), ""
+    return said.getvalue(), ""

@@ -118,6 +118,9 @@ def test_a_model_is_saved_only_if_another_process_predicts_the_same(run, tmp_pat
     monkeypatch.setattr(regrowing, "expect", lambda *a: ([], expect(*a)[1]))
     with pytest.raises(RunError, match="not saved: reloaded, KeyError"):
         regrow(run, Options(), tmp_path / "m.adanet")
+    monkeypatch.setattr(regrowing, "reload_apart", lambda *a: ("ended early", ""))
+    with pytest.raises(RunError, match="it says nothing"):
+        regrow(run, Options(), tmp_path / "m.adanet")
     assert [p.name for p in tmp_path.iterdir()] == ["good"]
 
 
