@@ -19,6 +19,9 @@ from typing import Any, NamedTuple
 Scalar = bool | int | float | str | None
 
 
+_HASHES = ("id", "family", "settings", "experiment")  # of a candidate, each computed once
+
+
 class Status(Enum):
     """How the training of a candidate ended; the value is the sentence for people.
 
@@ -102,6 +105,12 @@ class Candidate:
             for part in (self.static, self.numeric)
         ]
         return _digest([self.architecture, self.optimizer, self.schedule, *parts, *self._origin])
+
+    def proposed_by(self, controller: str) -> Candidate:
+        """The same with that in `by`; hashes that are known stay known."""
+        out = replace(self, by=controller)
+        out.__dict__.update({k: v for k, v in self.__dict__.items() if k in _HASHES})
+        return out
 
     @property
     def _origin(self) -> tuple[str | None, ...]:

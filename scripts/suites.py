@@ -111,6 +111,7 @@ class Bench:
     order_seed: int = 0
     plain: Data = field(init=False)
     strong: Data = field(init=False)
+    dense: str = field(init=False)  # the engine of dense networks
 
     def __post_init__(self) -> None:
         x, y = self.suite.load()
@@ -134,6 +135,7 @@ class Bench:
         self.load = Workload(self.spec, rows=len(x), folds=1, own=OWN)
         self.metric = get_metric("accuracy")
         self.scorer = Scorer.make("accuracy", "multiclass", y[self.valid], None, (0.0, 1.0))
+        self.dense = dense_engine(str(self.device))
         self.constant = float(np.bincount(y[self.valid]).max() / cut)
 
     def candidate(self, s: Setting) -> Candidate:
@@ -165,6 +167,6 @@ class Bench:
             self.tensors,
             self.device,
         )
-        engine = engine_for(candidates[0], OWN, self.engine, dense_engine(str(self.device)))
+        engine = engine_for(candidates[0], OWN, self.engine, self.dense)
         group = Group(index, candidates, steps, evaluate_every=every, engine=engine)
         return program, Plan(group, (self.valid,), self.scorer)

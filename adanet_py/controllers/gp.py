@@ -17,6 +17,7 @@ the history, and a search that is resumed finds the same ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -31,6 +32,7 @@ from adanet_py.controllers.acquisition import (
     tried,
 )
 from adanet_py.controllers.columns import Floats, columns_of
+from adanet_py.controllers.families import LARGEST
 from adanet_py.controllers.features import Features, features_of
 from adanet_py.controllers.ledger import common
 from adanet_py.controllers.likelihood import fit, kernel_of
@@ -41,9 +43,8 @@ from adanet_py.space import SearchSpace
 REMEMBERED = 256  # results a posterior is computed from
 FITTED = 200  # results hyperparameters are fitted to
 GROWTH = 1.25  # of the number of results at which hyperparameters are fitted anew
-FEW = 4  # proposals of a call; fewer get `ALONE`, others share `TOGETHER`
-ALONE = Effort(drawn=64, bases=8, rounds=1, nearest=8, changes=12)
-TOGETHER = Effort(drawn=300, bases=20, rounds=3, nearest=10, changes=15)
+ALONE = Effort(drawn=64, bases=8, rounds=1, nearest=8, changes=12)  # for one proposal
+TOGETHER = Effort(drawn=300, bases=20, rounds=3, nearest=10, changes=15)  # that `LARGEST` share
 _KEPT = 64  # fits remembered of a space
 
 
@@ -71,10 +72,16 @@ def propose(
     kernel = kernel_of(features, hyperparameters(space, history))
     posterior = posterior_of(kernel, x, rewards := known.rewards[done])
     means, model = posterior.smoothed(rewards), Process(features, posterior)
-    effort = ALONE if n < FEW else TOGETHER
     best = float(rewards.max())
-    search = Search(columns, model, known, means, effort, rng, best, kernel.noise)
+    search = Search(columns, model, known, means, effort_of(n), rng, best, kernel.noise)
     return propose_by(search, space, history, n, rng)
+
+
+def effort_of(n: int) -> Effort:
+    """What `n` proposals of a call are worth, so that each costs about the same."""
+    share = min(1.0, max(0, n - 1) / (LARGEST - 1))
+    pairs = zip(astuple(ALONE), astuple(TOGETHER), strict=True)
+    return Effort(*(round(a + share * (b - a)) for a, b in pairs))
 
 
 class Process(NamedTuple):

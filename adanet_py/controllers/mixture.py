@@ -83,7 +83,7 @@ class Mixture:
             seen = replace(history, pending=(*history.pending, *out))
             seen = seen if sees_children(self.members[name]) else seen.without_children()
             proposed = self.members[name](space, seen, wanted, rng)
-            out += [c if c.by else replace(c, by=name) for c in proposed]
+            out += [c if c.by else c.proposed_by(name) for c in proposed]
         return out
 
     @property

@@ -21,6 +21,7 @@ from adanet_py.training.engines import UnsuitedError
 from adanet_py.training.engines.feed import Places
 from adanet_py.training.engines.native import losses, updates
 from adanet_py.training.engines.native.blas import address, one_thread
+from adanet_py.training.engines.native.columns import TILE
 from adanet_py.training.engines.native.storage import (
     aligned,
     as_measured,
@@ -163,7 +164,7 @@ class NativeEngine(StackedEngine):
             np.zeros(net.fixed, real),
             *(np.zeros(widest, real), np.ones(widest, real)),
             *(np.zeros(widest, real), np.zeros(widest, real), np.zeros(size, real)),
-            np.zeros(max(2, size) * losses.LANES, real),
+            np.zeros(max(TILE, max(2, size) * losses.LANES), real),
         )
 
     def _member(self, m: int, weights: Array) -> Member:

@@ -166,49 +166,54 @@ def _softmax_rows(z, members, target, weight, rows, share, knobs, block):
     """`batch_loss` of the cross-entropy with nothing else, in place.
 
     Exponentials are taken of LANES rows at once, for few classes do not fill the processor's
-    registers; and without weights one logarithm, of the product of their sums.
+    registers; and without weights one logarithm, of the product of their sums. Plain indices are
+    quicker here than a view for every row.
     """
     real = z.dtype.type
     units = rows.size * members
     c = z.size // units
-    whole, smoothing = share / members, knobs[SMOOTHING]
+    smoothing = knobs[SMOOTHING]
+    whole, label, other = share / members, 1.0 - smoothing, smoothing / c
+    by, each, own = whole, real(whole * other), real(whole * label)
     total = 0.0
     for start in range(0, units, LANES):
         count = min(LANES, units - start)
         part = z[start * c : (start + count) * c]
         raised = block[: count * c]
         for i in range(count):
-            one = part[i * c : (i + 1) * c]
-            top = one[0]
+            at = i * c
+            top = part[at]
             for j in range(1, c):
-                top = one[j] if one[j] > top else top
+                top = part[at + j] if part[at + j] > top else top
             for j in range(c):
-                one[j] -= top
+                part[at + j] -= top
         for k in range(part.size):
             raised[k] = exp(part[k])
         product = 1.0
         for i in range(count):
-            row = rows[(start + i) // members]
-            label = int(target[row, 0])
-            by = whole * weight[row] if weight.size else whole
-            one, up = part[i * c : (i + 1) * c], raised[i * c : (i + 1) * c]
+            # A division of whole numbers takes as long as a row of few classes.
+            row = rows[start + i if members == 1 else (start + i) // members]
+            at = i * c
+            place = at + int(target[row, 0])
             sums = real(0)
             for j in range(c):
-                sums += up[j]
-            total -= by * (1.0 - smoothing) * one[label]
-            if smoothing > 0.0:
-                mean = real(0)
-                for j in range(c):
-                    mean += one[j]
-                total -= by * smoothing * mean / c
+                sums += raised[at + j]
             if weight.size:
+                by = whole * weight[row]
+                each, own = real(by * other), real(by * label)
                 total += by * math.log(sums)
             else:
                 product *= sums
-            each, inverse = real(by * smoothing / c), real(by) / sums
+            total -= by * label * part[place]
+            if smoothing > 0.0:
+                mean = real(0)
+                for j in range(c):
+                    mean += part[at + j]
+                total -= by * other * mean
+            inverse = real(by) / sums
             for j in range(c):
-                one[j] = up[j] * inverse - each
-            one[label] -= real(by * (1.0 - smoothing))
+                part[at + j] = raised[at + j] * inverse - each
+            part[place] -= own
         if weight.size == 0:
             total += whole * math.log(product)
     return total

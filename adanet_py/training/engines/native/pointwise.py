@@ -13,6 +13,13 @@ import numpy as np
 from numba.extending import register_jitable
 
 from adanet_py.training.engines.native.arithmetic import exp, normal, sigmoid, tanh
+from adanet_py.training.engines.native.columns import (
+    column_sums,
+    multiply_and_sum,
+    rectify_and_sum,
+    repeat,
+    rows_at_once,
+)
 from adanet_py.training.engines.native.compiling import kernel
 
 NOISE_SIZE = 1 << 19  # as in `architectures.perturbations`
@@ -115,12 +122,18 @@ def window_start(place: int, rows: int, each: int):
     return place % max(1, length - span), stride
 
 
+@register_jitable
+def kept_factor(share: float) -> float:
+    """What dropout multiplies by what it keeps, so that the mean stays."""
+    return 256.0 / (256.0 - min(np.round(share * 256.0), 255.0))
+
+
 @kernel
 def mask_row(noise, start, share, mask):
     """Dropout's factors for one row: 0 for a share of the bytes, else what keeps the mean at 1."""
     real = mask.dtype.type
     dropped = min(np.round(share * 256.0), 255.0)
-    limit, kept, none = np.uint8(dropped), real(256.0 / (256.0 - dropped)), real(0)
+    limit, kept, none = np.uint8(dropped), real(kept_factor(share)), real(0)
     if start + mask.size <= NOISE_SIZE:
         row = noise[start : start + mask.size]
         for j in range(mask.size):
@@ -130,60 +143,65 @@ def mask_row(noise, start, share, mask):
             mask[j] = kept if noise[(start + j) % NOISE_SIZE] >= limit else none
 
 
-def _row(function: Any) -> Callable[..., None]:
+def _rows(function: Any) -> Callable[..., None]:
     @kernel
-    def forward(z, bias, y, count):
+    def forward(z, bias, y, count, tile):
         """y [count, d] = f(z + bias) of the last d columns of z; the derivative takes their place.
 
         Not in an array of its own, which could be z too: two names of one array keep the compiler
-        from vectorising.
+        from vectorising. Rows that are narrow and whole are taken several at once.
         """
         units, d = z.size // count, y.size // count
+        each = rows_at_once(d, count, tile) if units == d else 1
         shift = bias[units - d : units]
-        for r in range(count):
-            x, out = z[(r + 1) * units - d : (r + 1) * units], y[r * d : (r + 1) * d]
-            for j in range(d):
-                out[j], x[j] = function(x[j] + shift[j])
+        if each > 1:
+            repeat(shift, tile, each)
+            shift = tile[: each * d]
+        for r in range(0, count, each):
+            n, at = min(each, count - r) * d, (r + 1) * units - d
+            x, out, by = z[at : at + n], y[r * d : r * d + n], shift[:n]
+            for j in range(n):
+                out[j], x[j] = function(x[j] + by[j])
 
     return forward
 
 
 (_relu_row, _leaky_relu_row, _gelu_row, _silu_row, _mish_row, _elu_row, _selu_row, _tanh_row,
- _sigmoid_row) = (_row(function) for function in PLAIN.values())  # fmt: skip
+ _sigmoid_row) = (_rows(function) for function in PLAIN.values())  # fmt: skip
 
 
 @kernel
-def _all_rows(code, z, bias, y, count):
+def _all_rows(code, z, bias, y, count, tile):
     # Compiled code cannot index a tuple of different functions; the order is that of PLAIN.
     if code == 0:
-        _relu_row(z, bias, y, count)
+        _relu_row(z, bias, y, count, tile)
     elif code == 1:
-        _leaky_relu_row(z, bias, y, count)
+        _leaky_relu_row(z, bias, y, count, tile)
     elif code == 2:
-        _gelu_row(z, bias, y, count)
+        _gelu_row(z, bias, y, count, tile)
     elif code == 3:
-        _silu_row(z, bias, y, count)
+        _silu_row(z, bias, y, count, tile)
     elif code == 4:
-        _mish_row(z, bias, y, count)
+        _mish_row(z, bias, y, count, tile)
     elif code == 5:
-        _elu_row(z, bias, y, count)
+        _elu_row(z, bias, y, count, tile)
     elif code == 6:
-        _selu_row(z, bias, y, count)
+        _selu_row(z, bias, y, count, tile)
     elif code == 7:
-        _tanh_row(z, bias, y, count)
+        _tanh_row(z, bias, y, count, tile)
     else:
-        _sigmoid_row(z, bias, y, count)
+        _sigmoid_row(z, bias, y, count, tile)
 
 
 @kernel
-def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated):
+def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated, tile):
     """y [rows, M, d] = activation(z + bias) with dropout; z [rows, M, d or 2 d] becomes dy/dz.
 
-    `mask` [d] is scratch. With M > 1 bias is 0.
+    `mask` [d] and `tile` are scratch. With M > 1 bias is 0.
     """
     count = rows * members
     units, d = z.size // count, y.size // count
-    _all_rows(code, z, bias, y, count)
+    _all_rows(code, z, bias, y, count, tile)
     if gated:
         shift = bias[:d]
         for r in range(count):
@@ -209,21 +227,57 @@ def activate(code, z, y, bias, mask, noise, place, share, rows, members, gated):
 
 
 @kernel
-def activate_backward(z, dy, count, gated, db, block):
+def rectify(y, bias, mask, noise, place, share, rows, members, tile):
+    """y [rows, M, d] = max(y + bias, 0) with dropout, in place: the slope is told by the value.
+
+    A third less goes through the caches than by `activate`.
+    """
+    count, d = rows * members, bias.size
+    each = rows_at_once(d, count, tile)
+    shift = bias
+    if each > 1:
+        repeat(bias, tile, each)
+        shift = tile[: each * d]
+    none = y.dtype.type(0)
+    for r in range(0, count, each):
+        n = min(each, count - r) * d
+        part, by = y[r * d : r * d + n], shift[:n]
+        for j in range(n):
+            x = part[j] + by[j]
+            part[j] = none if x <= 0 else x
+    if share > 0.0:
+        start, stride = window_start(place, rows, members * d)
+        factors = mask[:d]
+        for r in range(count):
+            mask_row(noise, start + (r // members) * stride + (r % members) * d, share, factors)
+            out = y[r * d : (r + 1) * d]
+            for j in range(d):
+                out[j] *= factors[j]
+
+
+@kernel
+def rectify_backward(y, dy, share, count, db, tile):
+    """y [count, d] of `rectify` becomes dL/dz; the sum over rows is added to db (may be empty)."""
+    rectify_and_sum(y, dy, dy.dtype.type(kept_factor(share)), count, db, tile)
+
+
+@kernel
+def activate_backward(z, dy, count, gated, db, tile):
     """z [count, d or 2 d]: dy/dz becomes dL/dz; the sum over rows is added to db (may be empty)."""
+    if not gated:
+        multiply_and_sum(z, dy, dy.dtype.type(1), count, db, tile)
+        return
     d = dy.size // count
-    units = z.size // count
     for r in range(count):
         g = dy[r * d : (r + 1) * d]
-        a = z[r * units : r * units + d]
+        left = z[2 * r * d : (2 * r + 1) * d]
         for j in range(d):
-            a[j] *= g[j]
-        if gated:
-            b = z[r * units + d : (r + 1) * units]
-            for j in range(d):
-                b[j] *= g[j]
+            left[j] *= g[j]
+        right = z[(2 * r + 1) * d : 2 * (r + 1) * d]
+        for j in range(d):
+            right[j] *= g[j]
     if db.size:
-        column_sums(z, count, db, block)
+        column_sums(z, count, db, tile)
 
 
 @kernel
@@ -251,64 +305,6 @@ def dead_units(y, rows, low, high, found):
         dead += (high[j] - low[j]) <= y.dtype.type(FLAT) * scale
     found[0] += float(dead) if sound else np.nan
     found[1] += d
-
-
-# Rows narrower than this are taken LANES at once, or they would not fill the registers.
-NARROW, LANES = 16, 16
-
-
-@kernel
-def column_sums(x, rows, out, block):
-    """Add the sums over rows of x [rows, d] to out [d]; `block` is scratch."""
-    d = x.size // rows
-    total = out[:d]
-    first = 0
-    if d < NARROW and block.size >= LANES * d:
-        wide = LANES * d
-        lanes = block[:wide]
-        for k in range(wide):
-            lanes[k] = x.dtype.type(0)
-        while first + LANES <= rows:
-            part = x[first * d : first * d + wide]
-            for k in range(wide):
-                lanes[k] += part[k]
-            first += LANES
-        for i in range(LANES):
-            for j in range(d):
-                total[j] += lanes[i * d + j]
-    else:
-        while first + 4 <= rows:
-            a, b = x[first * d : (first + 1) * d], x[(first + 1) * d : (first + 2) * d]
-            c, e = x[(first + 2) * d : (first + 3) * d], x[(first + 3) * d : (first + 4) * d]
-            for j in range(d):
-                total[j] += (a[j] + b[j]) + (c[j] + e[j])
-            first += 4
-    for r in range(first, rows):
-        row = x[r * d : (r + 1) * d]
-        for j in range(d):
-            total[j] += row[j]
-
-
-@kernel
-def add_rows(x, bias, rows, block):
-    """x [rows, d] += bias [d]; `block` is scratch."""
-    d = bias.size
-    first = 0
-    if d < NARROW and block.size >= LANES * d:
-        wide = LANES * d
-        lanes = block[:wide]
-        for i in range(LANES):
-            for j in range(d):
-                lanes[i * d + j] = bias[j]
-        while first + LANES <= rows:
-            part = x[first * d : first * d + wide]
-            for k in range(wide):
-                part[k] += lanes[k]
-            first += LANES
-    for r in range(first, rows):
-        row = x[r * d : (r + 1) * d]
-        for j in range(d):
-            row[j] += bias[j]
 
 
 @kernel

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from adanet_py.training.engines.native import inputs, linear, norms, pointwise
+from adanet_py.training.engines.native import columns, inputs, linear, norms, pointwise
 from adanet_py.training.engines.native.compiling import inlined, kernel
 
 (NUMERIC, ONE_HOT, TABLE, BINS, WAVES, MIXUP, LINEAR, ACTIVATION, ROW_NORM, BATCH_NORM, ADD,
@@ -98,24 +98,21 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
                 x = table.flat[rows[0] * size :]
             linear.product(blas, x, size, w[op[W] :], y, out, n, size, out, False)
             if op[B] >= 0:
-                pointwise.add_rows(y, w[op[B] : op[B] + out], n, space.block)
+                columns.add_rows(y, w[op[B] : op[B] + out], n, space.block)
         elif kind == ACTIVATION:
             members = op[P3]
             bias = w[op[B] : op[B] + size] if op[B] >= 0 else space.zeros[:size]
             y = y[: count * members * out]
-            pointwise.activate(
-                op[P1],
-                x[: count * members * size],
-                y,
-                bias,
-                space.mask,
-                member.noise,
-                place,
-                knob if train else 0.0,
-                count,
-                members,
-                op[P2] != 0,
-            )
+            share = knob if train else 0.0
+            if op[X] == op[Y]:
+                pointwise.rectify(
+                    y, bias, space.mask, member.noise, place, share, count, members, space.block
+                )
+            else:
+                pointwise.activate(
+                    op[P1], x[: count * members * size], y, bias, space.mask, member.noise, place,
+                    share, count, members, op[P2] != 0, space.block,
+                )  # fmt: skip
             if found.size:
                 pointwise.dead_units(y, count, space.low, space.high, found)
         elif kind == NUMERIC:
@@ -201,7 +198,7 @@ def forward(blas, ops, room, rows, table, member, space, keep, blend, places, tr
             linear.parts_product(
                 blas, x, m * size, w[op[W] :], y, m * out, m, out, count, size, out
             )
-            pointwise.add_rows(y, w[op[B] : op[B] + m * out], count, space.block)
+            columns.add_rows(y, w[op[B] : op[B] + m * out], count, space.block)
 
 
 @inlined
@@ -228,7 +225,7 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
                 x = table.flat[rows[0] * size :]
             linear.product_weights(blas, x, size, dy, out, g[op[W] :], n, size, out, add)
             if op[B] >= 0:
-                pointwise.column_sums(dy[: n * out], n, g[op[B] : op[B] + out], space.block)
+                columns.column_sums(dy[: n * out], n, g[op[B] : op[B] + out], space.block)
             if op[GX] >= 0:
                 linear.product_inputs(
                     blas, dy, out, w[op[W] :], dx, size, n, size, out, op[SUM] != 0
@@ -236,9 +233,14 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
         elif kind == ACTIVATION:
             n = count * op[P3]
             db = g[op[B] : op[B] + size] if op[B] >= 0 else g[:0]
-            pointwise.activate_backward(
-                x[: n * size], dy[: n * out], n, op[P2] != 0, db, space.block
-            )
+            if op[X] == op[Y]:
+                pointwise.rectify_backward(
+                    x[: n * size], dy[: n * out], knob, n, db, space.block
+                )
+            else:
+                pointwise.activate_backward(
+                    x[: n * size], dy[: n * out], n, op[P2] != 0, db, space.block
+                )
             if op[GX] != op[X]:
                 pointwise.copy(x[: n * size], dx)
         elif kind == TABLE:
@@ -348,7 +350,7 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
             linear.parts_weights(
                 blas, x, m * size, dy, m * out, g[op[W] :], m, out, count, size, out, add
             )
-            pointwise.column_sums(
+            columns.column_sums(
                 dy[: count * m * out], count, g[op[B] : op[B] + m * out], space.block
             )
             if op[GX] >= 0:

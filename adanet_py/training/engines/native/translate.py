@@ -7,7 +7,7 @@ put them together: a `Network` of `Inputs` and a `Sequential`. Others are not, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,26 @@ from adanet_py.training.engines.program import noisy_layers
 from adanet_py.training.optimizers import Part
 
 NONE = -1
+# Layers that can put the gradient of what they read elsewhere than in its place.
+_GIVING = (
+    layers.Linear, layers.MemberLinear, norms.RMSNorm, norms.LayerNorm, norms.GroupNorm,
+    norms.BatchNorm,
+)  # fmt: skip
+# Layers that nobody asks again what they gave: it may be overwritten.
+_LEAVING = (*_GIVING, layers.SharedLinear)
 
 
 @dataclass(frozen=True)
 class Value:
-    """Columns [at, at + width) of the arena; its gradient is at `gradient` (NONE: not wanted)."""
+    """Columns [at, at + width) of the arena; its gradient is at `gradient` (NONE: not wanted).
+
+    To a gradient that is `summed` several readers add, as in the stream of residual blocks.
+    """
 
     at: int
     width: int
     gradient: int
+    summed: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class _Translator:
         at = self.columns
         self.columns += width
         self.widest = max(self.widest, width)
-        return Value(at, width, at if gradient is None else gradient)
+        return Value(at, width, at if gradient is None else gradient, gradient is not None)
 
     def parameter(self, module: nn.Module, name: str) -> int:
         """Where a parameter begins; NONE for one the module does not have."""
@@ -185,7 +196,8 @@ class _Translator:
             elif isinstance(module, norms.BatchNorm) and members == 1:
                 x = self.batch_norm(module, x)
             elif (name := name_of(module)) is not None:
-                x = self.activation(name, module, x, members, before, follows)
+                reader = next((m for m in modules[number + 1 :] if type(m) is not Dropout), None)
+                x = self.activation(name, module, x, members, before, follows, reader)
             else:
                 raise UnsuitedError(f"it has a layer {type(module).__name__}")
         return x, members
@@ -198,15 +210,11 @@ class _Translator:
         # The bias before an activation is added in its pass.
         later = follows is not None and name_of(follows) is not None and members == 1
         self.add(
-            tape.LINEAR, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, SUM=self.sums(x), IN=size, OUT=out,
+            tape.LINEAR, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, SUM=x.summed, IN=size, OUT=out,
             W=self.parameter(module, "weight"), P1=members,
             B=NONE if later else self.parameter(module, "bias"),
         )  # fmt: skip
         return y
-
-    def sums(self, x: Value) -> bool:
-        """Whether a gradient is added to what is there: in the stream of residual blocks."""
-        return x.gradient not in (NONE, x.at)
 
     def activation(
         self,
@@ -216,15 +224,19 @@ class _Translator:
         members: int,
         before: nn.Module | None,
         follows: nn.Module | None,
+        reader: nn.Module | None,
     ) -> Value:
         gated = isinstance(module, Gated)
         units = x.width // members
         out = units // 2 if gated else units
         y = self.value(out * members)
+        known = isinstance(before, _LEAVING) and isinstance(reader, _GIVING)
+        if name == "relu" and known and not x.summed:
+            y = replace(y, at=x.at)  # in place; the new columns are its gradient's
         drop = isinstance(follows, Dropout)
         biased = isinstance(before, layers.Linear) and members == 1
         self.add(
-            tape.ACTIVATION, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, IN=units, OUT=out,
+            tape.ACTIVATION, X=x.at, Y=y.at, GX=x.gradient, GY=y.gradient, IN=units, OUT=out,
             B=self.parameter(before, "bias") if biased and before is not None else NONE,
             LAYER=self.layer(follows) if drop and follows is not None else NONE,
             KNOB=self.knob(follows, "dropout") if drop and follows is not None else NONE,
@@ -239,7 +251,7 @@ class _Translator:
         kept = self.value(2 * int(groups) * members)
         y = self.value(x.width)
         self.add(
-            tape.ROW_NORM, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, SUM=self.sums(x), IN=units,
+            tape.ROW_NORM, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, SUM=x.summed, IN=units,
             OUT=units, W=self.parameter(module, "scale" if rms else "weight"),
             B=NONE if rms else self.parameter(module, "bias"),
             P1=int(groups), P3=members, P4=kept.at,
@@ -251,7 +263,7 @@ class _Translator:
         self.running += [f"{name}.running_mean", f"{name}.running_var"]
         y = self.value(size)
         self.add(
-            tape.BATCH_NORM, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, SUM=self.sums(x), IN=size,
+            tape.BATCH_NORM, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, SUM=x.summed, IN=size,
             OUT=size, W=self.parameter(module, "weight"), B=self.parameter(module, "bias"),
             P1=self.sizes, P2=self.sizes + size, P4=self.fixed,
         )  # fmt: skip
@@ -261,13 +273,13 @@ class _Translator:
 
     def stream(self, x: Value) -> Value:
         """The same value with a gradient in a place of its own, to which several readers add."""
-        if x.gradient not in (NONE, x.at):
+        if x.summed:
             return x
-        place = self.value(x.width).at
+        place, own = self.value(x.width).at, x.at if x.gradient == NONE else x.gradient
         for op in self.ops:
-            op[tape.GY] = place if op[tape.GY] == x.at else op[tape.GY]
+            op[tape.GY] = place if op[tape.GY] == own else op[tape.GY]
         self.streams.append(place)
-        return Value(x.at, x.width, place)
+        return Value(x.at, x.width, place, summed=True)
 
     def skip(self, module: layers.Skip, x: Value, members: int) -> tuple[Value, int]:
         """y = layers(x) + path(x); gradients of both are that of y, which lies in its place."""
@@ -278,11 +290,11 @@ class _Translator:
         path = None if late else self.linear(module.path, x, 1, None)
         body, inside = self.body(list(module.layers), x, members)
         path = self.linear(module.path, x, 1, None) if path is None else path
-        if members != 1 or path.width != body.width or body.gradient != body.at:
+        if members != 1 or path.width != body.width or body.summed:
             raise UnsuitedError("it has a path beside it of another shape")
         y = self.value(body.width)
         for op in self.ops:
-            if op[tape.GY] in (body.at, path.at):
+            if op[tape.GY] in (body.gradient, path.gradient):
                 op[tape.GY] = y.at
         self.add(tape.ADD, X=body.at, P1=path.at, Y=y.at, GY=y.at, IN=y.width, OUT=y.width, P2=NONE)
         return y, inside
@@ -293,12 +305,12 @@ class _Translator:
         parts = list(module.layers)
         dropped = parts[-1] if isinstance(parts[-1], DropPath) else None
         branch, inside = self.body(parts[: len(parts) - (dropped is not None)], x, members)
-        if inside != members or branch.width != x.width or branch.gradient != branch.at:
+        if inside != members or branch.width != x.width or branch.summed:
             raise UnsuitedError("it has a residual block of another shape")
         acts = dropped is not None and self.drops
         own = NONE
         if acts:
-            own = branch.at
+            own = branch.gradient
         else:
             self.ops[-1][tape.GY] = x.gradient  # the branch's gradient is that of the stream
         y = self.value(x.width, x.gradient)
@@ -315,7 +327,7 @@ class _Translator:
         y = self.value(x.width * members)
         self.add(
             tape.SPREAD, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, IN=x.width, OUT=y.width,
-            SUM=self.sums(x), W=self.parameter(module, "scale"), P1=members,
+            SUM=x.summed, W=self.parameter(module, "scale"), P1=members,
         )  # fmt: skip
         return y
 
@@ -329,14 +341,14 @@ class _Translator:
 
     def shared(self, module: layers.SharedLinear, x: Value, members: int) -> Value:
         if module.scale_in is not None:
-            if self.sums(x):
+            if x.summed:
                 raise UnsuitedError("it has a layer with scaled inputs at a residual stream")
             x = self.scale(module, "scale_in", "", x)
         out, size = module.weight.shape
         y = self.value(out * members)
         self.add(
             tape.LINEAR, X=x.at, Y=y.at, GX=x.gradient, GY=y.at, IN=size, OUT=out,
-            SUM=self.sums(x), W=self.parameter(module, "weight"), P1=members,
+            SUM=x.summed, W=self.parameter(module, "weight"), P1=members,
         )  # fmt: skip
         return self.scale(module, "scale_out", "bias_member", y)
 
