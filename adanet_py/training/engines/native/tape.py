@@ -234,9 +234,7 @@ def backward(blas, ops, room, rows, table, member, space, keep, blend, places, g
             n = count * op[P3]
             db = g[op[B] : op[B] + size] if op[B] >= 0 else g[:0]
             if op[X] == op[Y]:
-                pointwise.rectify_backward(
-                    x[: n * size], dy[: n * out], knob, n, db, space.block
-                )
+                pointwise.rectify_backward(x[: n * size], dy[: n * out], knob, n, db, space.block)
             else:
                 pointwise.activate_backward(
                     x[: n * size], dy[: n * out], n, op[P2] != 0, db, space.block
