@@ -191,7 +191,7 @@ def _train(
     from adanet_py.own import Own, engine_for
     from adanet_py.training.batches import BatchOrder
     from adanet_py.training.groups import Plan, train
-    from adanet_py.training.jobs import Setting, make_program
+    from adanet_py.training.setting import Setting, make_program
 
     own, split, source = Own(), prepared.split, prepared.source
     static = {k: v for k, v in best.candidate.static.items() if k != "loss"}

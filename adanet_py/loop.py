@@ -103,6 +103,7 @@ class Search:
     native: Readiness | None = None  # of the engine for a CPU
     looked: tuple[int, ...] = ()  # when and at how many results the saver looked
     heard: bool = False  # something of a group in this session
+    settled: int = 0  # groups with results that nothing is left to do about
     began: float = field(default_factory=time.monotonic)
     told: set[str] = field(default_factory=set)  # what notes are given once about
     refining: Refining | None = None  # this session trains children alone
@@ -231,6 +232,7 @@ class Search:
                 self.record("group", group.to_json())
                 self._submit(group)
                 reason = self._reason()
+            self._settle()
             self._save_best()  # beside the training
             if self.interrupted or self.left() <= 0:
                 return self._reason() or "the time budget is spent"
@@ -284,6 +286,7 @@ class Search:
             grace = 0.0
         for event in self.executor.stop(grace):
             self._handle(event)
+        self._settle()
 
     def _reason(self) -> str | None:
         """Why nothing more is proposed, or None."""
@@ -357,6 +360,12 @@ class Search:
         self.record("results", {"group": group.index, "results": [r.to_json() for r in results]})
         for result in results:
             self.on_event({"kind": "result", "result": result})
+
+    def _settle(self) -> None:
+        """What new results entail that no worker has to wait for."""
+        if self.settled == (known := len(self.state.results)):
+            return
+        self.settled = known
         self.evict()
         self._forecast()
         self._progress()

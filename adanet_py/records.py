@@ -177,7 +177,7 @@ class Result:
     curve: tuple[Evaluation, ...] = ()
     step: int = 0  # that of the weights which were kept
     steps: int = 0  # that were trained
-    seconds: float = 0.0  # of training: an equal share of what its group took
+    seconds: float = 0.0  # of training, an equal share of what its group took, and of its scores
     parameters: int = 0  # all of them, zeros too, as they are stored and computed with
     multiply_adds: int = 0  # of predicting one row
     latency_ms: float = math.nan  # of predicting 1,000 rows, measured

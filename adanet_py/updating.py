@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from adanet_py.calibration import fold_of
+from adanet_py.config import SearchConfig
 from adanet_py.data.splits import Split
 from adanet_py.data.table import read_table
 from adanet_py.data.targets import encode
@@ -36,7 +38,7 @@ from adanet_py.model import Model, load
 from adanet_py.outputs import as_outputs, in_own_unit
 from adanet_py.records import Result
 from adanet_py.regrow import prepare_again, save_checked
-from adanet_py.state import read_state
+from adanet_py.state import State, read_state
 from adanet_py.tasks import is_regression
 
 OUT = "updated.adanet"
@@ -79,9 +81,77 @@ def update(
     """
     folder = Path(run)
     path = Path(out) if out is not None else folder / OUT
+    state, held = _ended(folder, path)
+    model = load(folder)
+    networks = standing(state.finished())
+    if not networks:
+        raise RunError("Expected a run with a trained network, found none to add another of.")
+    fresh = _dealt(model, new, read_described(folder).config)
+    voters = _voters(folder, held, state, model, fresh)
+    setting, weights = _setting(held, model, fresh, voters, options or Options())
+    found: dict[str, float | None] = {"before": setting.objective(voters).value(weights)}
+    best = setting.fit(voters)
+    found |= {"refitted": best.value, "with_new": None}
+    members = {m.candidate.id: m for m in model.members}
+    joined = False
+    with tempfile.TemporaryDirectory(prefix="adanet_py-update-") as scratch:
+        added = _train(Path(scratch), folder, model, networks[0], fresh)
+        if added is not None:
+            one, on_new = added
+            before = _rows_before(folder, Path(scratch) / "old", data)
+            alone = replace(model, members=(one,), weights=None)
+            outputs = np.concatenate([alone.member_outputs(one, before), on_new])
+            voters.append(Voter(one.candidate.id, outputs, networks[0].layers, 1.0))
+            start = best.weights if best.names == tuple(v.name for v in voters[:-1]) else None
+            grown = setting.fit(voters, start)
+            found["with_new"] = grown.value
+            falls = grown.value < best.value - LEAST_FALL * abs(best.value)
+            joined = falls and one.candidate.id in grown.names
+            if joined:
+                best, members = grown, {**members, one.candidate.id: one}
+        if not best.names:
+            raise RunError("No weight lowers F: every member costs more than it gains here.")
+        chosen = tuple(members[name] for name in best.names)
+        about = {"candidate": ENSEMBLE, "members": list(best.names), "updated": len(fresh.y)}
+        result = replace(model, members=chosen, weights=best.weights, about=about)
+        _save(result, path, fresh, Path(scratch))
+    used = [v for v in voters if v.name in best.names]
+    after = result.finish(_cross_fitted(setting, used, len(fresh.rest)), 1.0)
+    values = [fresh.score(held, p) for p in (model.outputs_of(fresh.held_back), after)]
+    return Updated(result, path, found, joined, values[0], values[1], len(fresh.y))
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """The new rows: a network is trained on those at `train`, weights fitted on those at `rest`."""
+
+    frame: pd.DataFrame
+    features: dict[str, np.ndarray]
+    y: np.ndarray
+    weight: np.ndarray | None
+    train: np.ndarray
+    rest: np.ndarray
+
+    @property
+    def held_back(self) -> dict[str, np.ndarray]:
+        """The features of `rest`."""
+        return {name: array[self.rest] for name, array in self.features.items()}
+
+    def score(self, held: HeldOut, predicted: np.ndarray) -> float:
+        """The run's metric of predictions for `rest`."""
+        truth = self.y[self.rest]
+        if is_regression(held.task):
+            truth = in_own_unit(truth, held.mean, held.scale)
+        weight = None if self.weight is None else self.weight[self.rest]
+        return score(get_metric(held.metric), truth, predicted, weight)
+
+
+def _ended(folder: Path, path: Path) -> tuple[State, HeldOut]:
+    """A run that has ended, and its validation rows, where the weights can be fitted again."""
     if path.exists():
         raise RunError(f"{path} exists. Give another --out, or remove it first.")
-    described, state = read_described(folder), read_state(folder)
+    read_described(folder)  # says what is wrong with a folder that is no run
+    state = read_state(folder)
     if state.stopped is None:
         raise RunError(f"Expected a run that has ended at {folder}. Go on with it by `resume`.")
     held = HeldOut.load(folder)
@@ -92,81 +162,63 @@ def update(
             f"Expected a run by cross entropy or the squared error, found one by {held.loss}, "
             "whose weights `update` cannot refit. Search on all rows again."
         )
-    model = load(folder)
-    networks = standing(state.finished())
-    if not networks:
-        raise RunError("Expected a run with a trained network, found none to add another of.")
-    table = read_table(new, target=model.target_name, weight=described.config.weight)
+    return state, held
+
+
+def _dealt(model: Model, new: Any, config: SearchConfig) -> _Fresh:
+    """The new rows as the model reads them, dealt into two parts."""
+    table = read_table(new, target=model.target_name, weight=config.weight)
     assert table.target is not None
     y = encode(model.target, table.target)
     if len(y) < FEWEST:
         raise DataError(f"Expected at least {FEWEST} new rows with a target, found {len(y)}.")
-    order = np.random.default_rng([described.config.seed, 0x0D]).permutation(len(y))
+    order = np.random.default_rng([config.seed, 0x0D]).permutation(len(y))
     train, rest = np.split(order, [round(TRAINED * len(y))])
-    features = model.features(table.frame)
     weight = None if table.weight is None else np.asarray(table.weight, np.float64)
-    fresh = {name: array[rest] for name, array in features.items()}
+    return _Fresh(table.frame, model.features(table.frame), y, weight, train, rest)
+
+
+def _voters(folder: Path, held: HeldOut, state: State, model: Model, fresh: _Fresh) -> list[Voter]:
+    """The members with what they give for the run's validation rows, then for the new ones."""
     old = _stored(folder, held, [state.by_id[m.candidate.id] for m in model.members])
-    voters = [
-        Voter(m.candidate.id, np.concatenate([o, model.member_outputs(m, fresh)]), d, 1.0)
+    new = fresh.held_back
+    return [
+        Voter(m.candidate.id, np.concatenate([o, model.member_outputs(m, new)]), d, 1.0)
         for m, (o, d) in zip(model.members, old, strict=True)
     ]
-    parts = None if weight is None or held.validation.weight is None else weight[rest]
-    known = None if parts is None else np.concatenate([held.validation.weight, parts])
-    rows = Rows(np.concatenate([held.validation.y, y[rest]]), known)
-    setting = make_setting(held.task, rows, options or Options())
+
+
+def _setting(
+    held: HeldOut, model: Model, fresh: _Fresh, voters: list[Voter], options: Options
+) -> tuple[Setting, Weights]:
+    """F over both kinds of rows, for weights of the model's kind; the weights it has."""
+    weight = held.validation.weight
+    new = fresh.weight if weight is not None else None
+    weight = None if new is None else np.concatenate([weight, new[fresh.rest]])
+    rows = Rows(np.concatenate([held.validation.y, fresh.y[fresh.rest]]), weight)
     weights = model.weights or Weights(np.ones(1), np.zeros(voters[0].outputs.shape[1]))
     kind = ("scalar", "vector", "matrix")[weights.mixture.ndim - 1]
+    setting = make_setting(held.task, rows, options)
     setting = replace(setting, kind=kind, bias=bool(weights.bias.any()))  # type: ignore[arg-type]
-    found: dict[str, float | None] = {"before": setting.objective(voters).value(weights)}
-    best = setting.fit(voters)
-    found["refitted"] = best.value
-    members = {m.candidate.id: m for m in model.members}
-    joined = False
-    with tempfile.TemporaryDirectory(prefix="adanet_py-update-") as scratch:
-        added = _train(Path(scratch), folder, model, networks[0], features, y, weight, train, rest)
-        found["with_new"] = None
-        if added is not None:
-            one, on_new = added
-            (Path(scratch) / "old").mkdir()
-            prepared = prepare_again(folder, Path(scratch) / "old", data)
-            at = np.concatenate(prepared.split.valid)
-            before = {n: np.array(a[at]) for n, a in prepared.source.arrays.items()}
-            alone = replace(model, members=(one,), weights=None)
-            outputs = np.concatenate([alone.member_outputs(one, before), on_new])
-            voter = Voter(one.candidate.id, outputs, networks[0].layers, 1.0)
-            grown = setting.fit(
-                [*voters, voter],
-                best.weights if best.names == tuple(v.name for v in voters) else None,
-            )
-            found["with_new"] = grown.value
-            falls = grown.value < best.value - LEAST_FALL * abs(best.value)
-            joined = falls and voter.name in grown.names
-            if joined:
-                best, members = grown, {**members, voter.name: one}
-                voters = [*voters, voter]
-        if not best.names:
-            raise RunError("No weight lowers F: every member costs more than it gains here.")
-        chosen = tuple(members[name] for name in best.names)
-        about = {"candidate": ENSEMBLE, "members": list(best.names), "updated": len(y)}
-        result = replace(model, members=chosen, weights=best.weights, about=about)
-        first = table.frame.iloc[rest[:CHECKED]].reset_index(drop=True)
-        first.to_feather(Path(scratch) / PROBE)
-        checked = result.features(first)
-        expected = [result.fold_outputs(m, checked)[0] for m in chosen]
-        fold = np.zeros(len(first), np.int64)
-        save_checked(result, path, expected, fold, Path(scratch) / PROBE)
-    used = [v for v in voters if v.name in best.names]
-    after = _cross_fitted(setting, used, len(rest))
-    truth = y[rest]
-    if is_regression(held.task):
-        truth = in_own_unit(truth, held.mean, held.scale)
-    metric = get_metric(held.metric)
-    scored = [
-        score(metric, truth, p, None if weight is None else weight[rest])
-        for p in (model.outputs_of(fresh), result.finish(after, 1.0))
-    ]
-    return Updated(result, path, found, joined, scored[0], scored[1], len(y))
+    return setting, weights
+
+
+def _rows_before(folder: Path, scratch: Path, data: Any) -> dict[str, np.ndarray]:
+    """The features of the run's validation rows, prepared again."""
+    scratch.mkdir()
+    prepared = prepare_again(folder, scratch, data)
+    at = np.concatenate(prepared.split.valid)
+    return {n: np.array(a[at]) for n, a in prepared.source.arrays.items()}
+
+
+def _save(model: Model, path: Path, fresh: _Fresh, scratch: Path) -> None:
+    """Save the model, checked on some of the new rows."""
+    first = fresh.frame.iloc[fresh.rest[:CHECKED]].reset_index(drop=True)
+    first.to_feather(scratch / PROBE)
+    checked = model.features(first)
+    expected = [model.fold_outputs(m, checked)[0] for m in model.members]
+    fold = np.zeros(len(first), np.int64)
+    save_checked(model, path, expected, fold, scratch / PROBE)
 
 
 def _stored(folder: Path, held: HeldOut, results: list[Result]) -> list[tuple[np.ndarray, int]]:
@@ -188,11 +240,7 @@ def _train(
     folder: Path,
     model: Model,
     best: Result,
-    features: dict[str, np.ndarray],
-    y: np.ndarray,
-    weight: np.ndarray | None,
-    train: np.ndarray,
-    rest: np.ndarray,
+    fresh: _Fresh,
 ) -> tuple[Member, np.ndarray] | None:
     """A network of the best one's settings on the rows `train`, and its outputs on `rest`."""
     import torch
@@ -200,16 +248,16 @@ def _train(
 
     from adanet_py.data.source import ArraySource, write_arrays
     from adanet_py.own import Own, engine_for
-    from adanet_py.training.jobs import Setting as Job
     from adanet_py.training.jobs import run_group
+    from adanet_py.training.setting import Setting as Job
 
-    write_arrays(scratch / "cache", features, y, weight, model.spec)
-    parts = np.sort(train), np.sort(rest)
-    split = Split("holdout", (parts[0],), (parts[1],), rest[:0], "of new rows")
+    write_arrays(scratch / "cache", fresh.features, fresh.y, fresh.weight, model.spec)
+    parts = np.sort(fresh.train), np.sort(fresh.rest)
+    split = Split("holdout", (parts[0],), (parts[1],), fresh.rest[:0], "of new rows")
     candidate = replace(best.candidate, seed=best.candidate.seed + 1, parent=None, move=None)
     planned = read_state(folder).groups[best.group]
     before = len(Split.load(folder / "split.npz").train[0])
-    steps = max(60, round(planned.steps * len(train) / before))
+    steps = max(60, round(planned.steps * len(fresh.train) / before))
     own = Own()
     group = replace(
         planned, candidates=(candidate,), steps=steps, rungs=(), keep=(), bars=(), controllers=(),
@@ -229,7 +277,7 @@ def _train(
     member = network_member(path)
     with safe_open(path, framework="np") as file:
         outputs = file.get_tensor("predictions/validation").astype(np.float64)
-    at = np.argsort(np.argsort(rest))  # from the order of the split to that of `rest`
+    at = np.argsort(np.argsort(fresh.rest))  # from the order of the split to that of `rest`
     return member, outputs[at] / member.temperature
 
 

@@ -15,10 +15,11 @@ Four parts, each in fresh processes where a start is meant:
   points, the weights that are deleted.
 - **Search**: `python -m adanet_py search` with a time budget. Core seconds are workers times the
   wall seconds of the whole command, interpreter and imports included. Of these
-    - *training and validation*: what the results say (`Result.seconds`): steps and evaluations;
+    - *training and validation*: what the results say (`Result.seconds`): steps, evaluations, and
+      the scores of what was kept on validation, audit and training rows;
     - *baselines*: what the baselines took, which a core is kept free for;
     - *beside training*: a worker has a group, from the entry of the group in the journal to that
-      of its results, but does not train: arrays, initial weights, checkpoints, predictions, files;
+      of its results, but does not train: arrays, initial weights, checkpoints, files;
     - *start*: before the first group: interpreter, imports, reading and preparing the data;
     - *end*: after the last results: the last check of the model, tables;
     - *idle*: the rest, between groups.

@@ -17,9 +17,9 @@ from adanet_py.records import Candidate, Scalar
 from adanet_py.tasks import is_regression
 from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import Program, Tensors
-from adanet_py.training.jobs import Setting
 from adanet_py.training.optimizers import OPTIMIZERS
 from adanet_py.training.scoring import Scorer
+from adanet_py.training.setting import Setting
 
 TASKS = {"binary": 1, "multiclass": 3, "multilabel": 2, "multioutput": 2, "regression": 1}
 METRICS = {task: "rmse" if is_regression(task) else "log_loss" for task in TASKS}

@@ -28,13 +28,15 @@ from adanet_py.architectures import ARCHITECTURES
 from adanet_py.errors import RunError
 from adanet_py.journal import StorageError
 from adanet_py.records import Candidate, Group, Result, Status
-from adanet_py.training import groups, jobs
+from adanet_py.training import finishing, groups, jobs
 from adanet_py.training.cost import measure
 from adanet_py.training.denormals import flushes
 from adanet_py.training.engines import ENGINES
 from adanet_py.training.engines.program import Program
 from adanet_py.training.groups import Plan, Track, train
 from adanet_py.training.scoring import Scorer
+from adanet_py.training.setting import load_tensors
+from adanet_py.training.setting import make_program as program_of_group
 
 NO_SCORER = Scorer.make("log_loss", "binary", np.zeros(0), None, (0.0, 1.0))
 RATES = (0.003, 0.03, 0.0001, 0.01)
@@ -101,7 +103,7 @@ def test_the_kept_outputs_are_those_of_the_kept_weights(task: str) -> None:
     tracks, program, plan = run(make_group(family(norm="batch")), folds=2, task=task)
     for track in tracks:
         outputs = []
-        for fold, module in enumerate(jobs.load_members(track, program)):
+        for fold, module in enumerate(finishing.load_members(track, program)):
             rows = plan.valid[fold]
             with torch.no_grad():
                 outputs.append(module(program.data.numeric[rows], program.data.category[rows]))
@@ -373,7 +375,7 @@ def test_a_job_writes_weights_predictions_and_scores(task: str, folds: int, tmp_
     assert [r.candidate for r in results] == list(group.candidates)
     assert [r.controller for r in results] == list("abcd")
     assert not list((tmp_path / "checkpoints").iterdir())
-    program = jobs.make_program(group, setting)
+    program = program_of_group(group, setting)
     for result in results:
         assert result.status is Status.COMPLETE
         assert set(result.metrics) == {"train", "validation", "audit"}
@@ -391,9 +393,9 @@ def test_a_job_writes_weights_predictions_and_scores(task: str, folds: int, tmp_
         prefix = "weights/"
         weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
         track = Track(result.candidate, weights=weights)
-        modules = jobs.load_members(track, program)
+        modules = finishing.load_members(track, program)
         parts = [
-            jobs._outputs([module], program, rows)
+            finishing.mean_outputs([module], program, rows)
             for module, rows in zip(modules, setting.split.valid, strict=True)
         ]
         stored = tensors["predictions/validation"].numpy()
@@ -424,7 +426,7 @@ def test_class_weights_and_row_weights_have_mean_one_over_the_training_rows(
     tmp_path: Path,
 ) -> None:
     setting = make_run(tmp_path, make_spec("multiclass"), class_weight=[1.0, 5.0, 0.5])
-    data = jobs.load_tensors(setting, "quantile")
+    data = load_tensors(setting, "quantile")
     assert data.weight is not None
     rows = np.unique(np.concatenate(setting.split.train))
     assert float(data.weight[rows].mean()) == pytest.approx(1.0, rel=1e-5)

@@ -36,8 +36,8 @@ from adanet_py.reward import RewardRule
 from adanet_py.space import load_space
 from adanet_py.state import read_state
 from adanet_py.training.engines import ENGINES, make_engine
-from adanet_py.training.jobs import make_program as program_of_group
 from adanet_py.training.jobs import run_group
+from adanet_py.training.setting import make_program as program_of_group
 
 STATIC = {"depth": 2, "width": 4, "batch_size": 16}
 PARENT = Candidate("mlp", STATIC, "adamw", "constant", {"lr": 0.02}, seed=3)

@@ -31,9 +31,9 @@ from adanet_py.space import load_space
 from adanet_py.state import read_state
 from adanet_py.training import probe
 from adanet_py.training.engines import ENGINES, make_engine
-from adanet_py.training.jobs import make_program as program_of_group
 from adanet_py.training.jobs import run_group
 from adanet_py.training.optimizers import OPTIMIZERS
+from adanet_py.training.setting import make_program as program_of_group
 from adanet_py.training.sparsity import CRITERIA, counts, held, held_share, zero_smallest
 
 SPARSIFY = [m for m in MOVES if m.startswith("sparsify")]

@@ -23,8 +23,8 @@ from adanet_py.proposing import check_candidate
 from adanet_py.records import Candidate, Evaluation, Group, Status
 from adanet_py.training.batches import BatchOrder, rows_per_step
 from adanet_py.training.engines.program import Program, Tensors, as_members
+from adanet_py.training.finishing import load_members
 from adanet_py.training.groups import Plan, train
-from adanet_py.training.jobs import load_members
 from adanet_py.training.scoring import Scorer
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -22,6 +22,7 @@ from adanet_py.training.engines.feed import Places
 from adanet_py.training.engines.native import losses, updates
 from adanet_py.training.engines.native.blas import address, one_thread
 from adanet_py.training.engines.native.columns import TILE
+from adanet_py.training.engines.native.constraints import HYPERPARAMETERS
 from adanet_py.training.engines.native.storage import (
     aligned,
     as_measured,
@@ -97,7 +98,7 @@ class NativeEngine(StackedEngine):
         self._knobs = torch.stack(knobs, 1).numpy() if knobs else np.zeros((k, 0))
         candidates = [self.program.candidates[c] for c in self.alive] * self.program.folds
         values = [numeric_values(self.program.optimizer, c) for c in candidates]
-        self._hp = np.array([[v.get(n, 0.0) for n in updates.HYPERPARAMETERS] for v in values])
+        self._hp = np.array([[v.get(n, 0.0) for n in HYPERPARAMETERS] for v in values])
         quantile = self.program.spec.quantile
         quantile = 0.5 if quantile is None else float(quantile)
         self._loss_knobs = np.array([[*(v[n] for n in LOSS_KNOBS), quantile] for v in values])

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from adanet_py.training.engines.native.compiling import entry
+from adanet_py.training.engines.native.constraints import hold
 from adanet_py.training.engines.native.losses import batch_loss
 from adanet_py.training.engines.native.tape import Y, backward, forward
-from adanet_py.training.engines.native.updates import hold, update
+from adanet_py.training.engines.native.updates import update
 
 TRAIN, GRADIENT, UPDATE, OUTPUTS = range(4)  # what is wanted
 
