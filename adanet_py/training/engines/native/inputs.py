@@ -80,12 +80,12 @@ def encode_bins(x, n, y, rows, bins, constants):
     size = n * bins
     start, scale = constants[:size], constants[size : 2 * size]
     low, high = constants[2 * size : 3 * size], constants[3 * size : 4 * size]
-    for r in range(rows):
-        for j in range(n):
+    for j in range(n):  # column by column: a view takes as long as a few bins
+        first, by = start[j * bins : (j + 1) * bins], scale[j * bins : (j + 1) * bins]
+        least, most = low[j * bins : (j + 1) * bins], high[j * bins : (j + 1) * bins]
+        for r in range(rows):
             value = x[r * n + j]
             out = y[(r * n + j) * bins : (r * n + j + 1) * bins]
-            first, by = start[j * bins : (j + 1) * bins], scale[j * bins : (j + 1) * bins]
-            least, most = low[j * bins : (j + 1) * bins], high[j * bins : (j + 1) * bins]
             for k in range(bins):
                 t = (value - first[k]) * by[k]
                 t = least[k] if t < least[k] else t
@@ -96,11 +96,11 @@ def encode_bins(x, n, y, rows, bins, constants):
 def encode_waves(x, n, y, rows, waves, frequency, phase, scale):
     """y [B, n, waves] = cos(2 pi scale frequency x + phase) of x [B, n]."""
     factor = x.dtype.type(scale) * x.dtype.type(TWO_PI)
-    for r in range(rows):
-        for j in range(n):
+    for j in range(n):
+        f, p = frequency[j * waves : (j + 1) * waves], phase[j * waves : (j + 1) * waves]
+        for r in range(rows):
             value = x[r * n + j]
             out = y[(r * n + j) * waves : (r * n + j + 1) * waves]
-            f, p = frequency[j * waves : (j + 1) * waves], phase[j * waves : (j + 1) * waves]
             for k in range(waves):
                 out[k] = cosine(value * (f[k] * factor) + p[k])
 
@@ -109,13 +109,12 @@ def encode_waves(x, n, y, rows, waves, frequency, phase, scale):
 def encode_waves_backward(x, n, dy, rows, waves, frequency, phase, dfrequency, dphase, scale):
     """Add to dfrequency and dphase [n, waves]."""
     factor = x.dtype.type(scale) * x.dtype.type(TWO_PI)
-    for r in range(rows):
-        for j in range(n):
+    for j in range(n):
+        f, p = frequency[j * waves : (j + 1) * waves], phase[j * waves : (j + 1) * waves]
+        df, dp = dfrequency[j * waves : (j + 1) * waves], dphase[j * waves : (j + 1) * waves]
+        for r in range(rows):
             value = x[r * n + j]
             g = dy[(r * n + j) * waves : (r * n + j + 1) * waves]
-            f, p = frequency[j * waves : (j + 1) * waves], phase[j * waves : (j + 1) * waves]
-            df = dfrequency[j * waves : (j + 1) * waves]
-            dp = dphase[j * waves : (j + 1) * waves]
             for k in range(waves):
                 slope = -g[k] * sine(value * (f[k] * factor) + p[k])
                 dp[k] += slope
@@ -125,19 +124,27 @@ def encode_waves_backward(x, n, dy, rows, waves, frequency, phase, dfrequency, d
 @kernel
 def embed(y, ldy, parts, step, rows, bias, width):
     """Add the bias [n, width] of every column's map to its part of y, `step` apart."""
-    for r in range(rows):
-        for p in range(parts):
+    if step == width:  # side by side: as one
+        parts, width = 1, parts * width
+    for p in range(parts):
+        by = bias[p * width : (p + 1) * width]
+        for r in range(rows):
+            out = y[r * ldy + p * step : r * ldy + p * step + width]
             for j in range(width):
-                y[r * ldy + p * step + j] += bias[p * width + j]
+                out[j] += by[j]
 
 
 @kernel
 def embed_backward(dy, ldy, parts, step, rows, dbias, width):
     """Add to dbias [n, width]."""
-    for r in range(rows):
-        for p in range(parts):
+    if step == width:
+        parts, width = 1, parts * width
+    for p in range(parts):
+        total = dbias[p * width : (p + 1) * width]
+        for r in range(rows):
+            g = dy[r * ldy + p * step : r * ldy + p * step + width]
             for j in range(width):
-                dbias[p * width + j] += dy[r * ldy + p * step + j]
+                total[j] += g[j]
 
 
 @kernel
