@@ -215,6 +215,7 @@ class SearchConfig(BaseModel):
     controller: Text = "auto"
     prior: Annotated[str | None, BeforeValidator(_path)] = None
     fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
+    batch_order: Literal["shared", "own"] = "shared"
     ensemble: Annotated[str, BeforeValidator(_ensemble)] = "adanet"
     members: Annotated[str | tuple[str, ...], BeforeValidator(_members)] = "networks"
     adanet_lambda: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2

@@ -131,6 +131,7 @@ class Search:
                 own=self.own,
                 seconds=None if self.counted else self.config.time,
                 order_seed=self.config.seed,
+                own_order=self.config.batch_order == "own",
                 fidelity=self.config.fidelity,
                 gpu=self.device.memory,
                 wanted=self.config.candidates,

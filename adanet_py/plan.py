@@ -76,6 +76,7 @@ class Workload:
     folds: int
     seconds: float | None = None  # of one worker, for everything; None: no time budget
     order_seed: int = 0
+    own_order: bool = False  # of batches, for every candidate
     own: Own = field(default_factory=Own)
     dense: str = "stacked"  # engine of dense networks
     fidelity: str = "none"  # how candidates are compared before their end, see fidelity.py
@@ -328,6 +329,7 @@ def make_group(
         engine=engine,
         controllers=tuple(controllers),
         order_seed=load.order_seed,
+        own_order=load.own_order,
     )
 
 

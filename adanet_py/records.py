@@ -276,6 +276,7 @@ class Group:
     engine: str = "stacked"
     controllers: tuple[str, ...] = ()  # who proposed each candidate
     order_seed: int = 0  # seed of the batch order, the same for a whole run
+    own_order: bool = False  # whether every candidate has a batch order of its own
     stop_at: int | None = None  # the step at which the deadline came, where a run is replayed
 
     def to_json(self) -> dict[str, Any]:

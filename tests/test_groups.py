@@ -365,6 +365,19 @@ def job_group(rates: tuple[float, ...] = RATES, **changes: Any) -> Group:
     return make_group(family(rates), controllers=tuple("abcd"[: len(rates)]), **changes)
 
 
+@pytest.mark.parametrize("engine", ["stacked", "separate"])
+def test_own_orders_are_those_of_the_candidates_alone(engine: str, tmp_path: Path) -> None:
+    setting = make_run(tmp_path, make_spec(), folds=2, dtype=torch.float64)
+    group = job_group((0.1, 0.2), engine=engine, own_order=True)
+    assert Group.from_json(json.loads(json.dumps(group.to_json()))) == group
+    both = jobs.run_group(group, setting)
+    alone = jobs.run_group(replace(group, candidates=group.candidates[1:]), setting)
+    shared = jobs.run_group(replace(group, own_order=False), setting)
+    score = both[1].metrics["validation"]
+    assert alone[0].metrics["validation"] == pytest.approx(score, rel=1e-9)
+    assert shared[1].metrics["validation"] != pytest.approx(score, rel=1e-9)
+
+
 @pytest.mark.parametrize("folds", [1, 2])
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_a_job_writes_weights_predictions_and_scores(task: str, folds: int, tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def search(
         str,
         typer.Option(metavar="NAME", help="Who is cut before its end; see: list fidelities."),
     ] = "halving",
+    batch_order: Annotated[
+        str,
+        typer.Option(
+            metavar="shared|own",
+            help="Whether all networks see the rows in the same order, or each in its own.",
+        ),
+    ] = "shared",
     ensemble: Annotated[
         str,
         typer.Option(metavar="NAME", help="How the best are combined; see: list ensemblers; none."),
@@ -173,8 +180,9 @@ def search(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
             space=space, controller=controller, prior=prior, fidelity=fidelity,
-            ensemble=ensemble, members=members or "networks", adanet_lambda=adanet_lambda,
-            adanet_beta=adanet_beta, refine_share=refine_share, folds=folds, split=split,
+            batch_order=batch_order, ensemble=ensemble, members=members or "networks",
+            adanet_lambda=adanet_lambda, adanet_beta=adanet_beta, refine_share=refine_share,
+            folds=folds, split=split,
             group=group, time_column=time_column, weight=weight, exposure=exposure,
             class_weight=class_weight, drop=drop or (),
             out=out, seed=seed, device=device, workers=workers, strict=strict,

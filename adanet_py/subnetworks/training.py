@@ -124,7 +124,7 @@ class _Order(BatchOrder):
             BatchOrder((r,), self.batch_size, s) for r, s in zip(rows, seeds, strict=True)
         ]
 
-    def take(self, start: int, stop: int) -> np.ndarray:
+    def take(self, start: int, stop: int, alive: Sequence[int] | None = None) -> np.ndarray:
         """Row indices of steps [start, stop): [steps, folds, B]."""
         return np.concatenate([order.take(start, stop) for order in self._orders], axis=1)
 

@@ -2,13 +2,13 @@
 
 The training rows of a fold are an endless stream of permutations, epoch after epoch, cut into
 batches of B rows: no row is dropped at the end of an epoch, and the position is just the step.
-All candidates of a run see the same order (common random numbers).
+All candidates of a run see the same order (common random numbers), or each one of its own.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,44 +20,69 @@ _MASK = np.uint64(_BITS)
 
 
 class BatchOrder:
-    """Row indices of every step, for each fold, as a pure function of (seed, fold, step)."""
+    """Row indices of every step, for each stream, as a pure function of (seed, stream, step).
 
-    def __init__(self, rows: tuple[npt.NDArray[np.int64], ...], batch_size: int, seed: int) -> None:
-        """`rows` are the training rows of each fold; a batch never exceeds the smallest fold."""
+    A stream is a fold, or a candidate's part in one where candidates have orders of their own.
+    """
+
+    def __init__(
+        self,
+        rows: tuple[npt.NDArray[np.int64], ...],
+        batch_size: int,
+        seed: int,
+        own: Sequence[int] | None = None,
+    ) -> None:
+        """`rows` are the training rows of each fold; a batch never exceeds the smallest fold.
+
+        `own`: the seeds of candidates that have orders of their own; None: they share one.
+        """
         self.rows = rows
         self.batch_size = min(batch_size, min(len(r) for r in rows))
         self.seed = seed
-        self._permutations: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+        self.own = None if own is None else tuple(own)
+        self._permutations: dict[tuple[int, int, int], npt.NDArray[np.int64]] = {}
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which about every row is seen once."""
         return max(1, round(len(self.rows[0]) / self.batch_size))
 
-    def _permutation(self, fold: int, epoch: int) -> npt.NDArray[np.int64]:
-        key = (fold, epoch)
+    def _permutation(self, fold: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
+        key = (fold, epoch, seed)
         if key not in self._permutations:
-            for old in [k for k in self._permutations if k[0] == fold and k[1] < epoch - 1]:
+            held = [k for k in self._permutations if k[0] == fold and k[2] == seed]
+            for old in (k for k in held if k[1] < epoch - 1):
                 del self._permutations[old]
-            generator = np.random.Generator(np.random.Philox(key=[self.seed, fold * 2**32 + epoch]))
+            generator = np.random.Generator(np.random.Philox(key=[seed, fold * 2**32 + epoch]))
             self._permutations[key] = self.rows[fold][generator.permutation(len(self.rows[fold]))]
         return self._permutations[key]
 
-    def take(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Row indices of steps [start, stop): [steps, folds, B]."""
-        b = self.batch_size
-        out = np.empty((stop - start, len(self.rows), b), dtype=np.int64)
-        for fold, rows in enumerate(self.rows):
+    def take(
+        self, start: int, stop: int, alive: Sequence[int] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Row indices of steps [start, stop): [steps, streams, B].
+
+        Streams are the folds; or of candidates with orders of their own those at the places `alive`
+        (None: all), fold after fold.
+        """
+        b, seeds = self.batch_size, [self.seed]
+        if self.own is not None:
+            places = range(len(self.own)) if alive is None else alive
+            seeds = [hash_word(self.seed, self.own[c], 2) for c in places]
+        streams = [(fold, seed) for fold in range(len(self.rows)) for seed in seeds]
+        out = np.empty((stop - start, len(streams), b), dtype=np.int64)
+        for stream, (fold, seed) in enumerate(streams):
+            rows = self.rows[fold]
             at, end = start * b, stop * b
             flat = np.empty(end - at, dtype=np.int64)
             filled = 0
             while at < end:
                 epoch, within = divmod(at, len(rows))
-                piece = self._permutation(fold, epoch)[within : within + end - at]
+                piece = self._permutation(fold, epoch, seed)[within : within + end - at]
                 flat[filled : filled + len(piece)] = piece
                 filled += len(piece)
                 at += len(piece)
-            out[:, fold] = flat.reshape(stop - start, b)
+            out[:, stream] = flat.reshape(stop - start, b)
         return out
 
 

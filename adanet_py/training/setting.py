@@ -58,7 +58,8 @@ def make_program(group: Group, setting: Setting) -> Program:
     static = setting.architecture.complete(group.candidates[0].static)
     rows = setting.split.train
     batch = rows_per_step(static, max(len(r) for r in rows))
-    order = BatchOrder(rows, batch, group.order_seed)
+    own = [c.seed for c in group.candidates] if group.own_order else None
+    order = BatchOrder(rows, batch, group.order_seed, own)
     return Program(
         setting.architecture,
         setting.own.optimizer(group.candidates[0].optimizer),

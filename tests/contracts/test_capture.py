@@ -24,6 +24,7 @@ from adanet_py.architectures import ARCHITECTURES
 from adanet_py.architectures.names import NORMS
 from adanet_py.records import Group
 from adanet_py.training import groups
+from adanet_py.training.batches import BatchOrder
 from adanet_py.training.engines import capture, feed, stacked
 from adanet_py.training.engines.program import Program
 from adanet_py.training.groups import Plan
@@ -93,6 +94,13 @@ def test_every_task_repeats(tape: Tape, task: str) -> None:
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_architecture_repeats(tape: Tape, architecture: str) -> None:
     check(tape, program(architecture, MIXED))
+
+
+def test_orders_of_their_own_repeat(tape: Tape) -> None:
+    found = program("resnet", MIXED, folds=2)
+    order, seeds = found.order, [c.seed for c in found.candidates]
+    own = BatchOrder(order.rows, order.batch_size, order.seed, seeds)
+    check(tape, replace(found, order=own))
 
 
 @pytest.mark.parametrize("optimizer", OPEN)

@@ -422,6 +422,29 @@ def test_state_goes_on_in_a_fresh_engine(engine_name: str, folds: int) -> None:
             assert torch.equal(value, second.snapshot(position)[name])
 
 
+def in_own_order(program: Program) -> Program:
+    """The same, every candidate on batches of its own."""
+    order, seeds = program.order, [c.seed for c in program.candidates]
+    return replace(program, order=BatchOrder(order.rows, order.batch_size, order.seed, seeds))
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_equals_plain_pytorch_in_orders_of_their_own(fused: str, folds: int) -> None:
+    check_oracle(fused, in_own_order(mixed("mlp", norm="batch", folds=folds, weighted=True)))
+    check_oracle(fused, in_own_order(perturbed("resnet", "all")))
+
+
+def test_a_candidate_has_its_order_whoever_trains_beside(engine_name: str) -> None:
+    group = trace(engine_name, in_own_order(mixed("mlp", folds=2)), [1, 3])
+    shared = trace(engine_name, mixed("mlp", folds=2), [1, 3])
+    for place, k in enumerate((1, 3)):
+        alone = trace(engine_name, in_own_order(mixed("mlp", folds=2, order=[k])))
+        torch.testing.assert_close(
+            alone["valid 1"][0], group["valid 1"][place], rtol=1e-9, atol=1e-9
+        )
+        assert not torch.allclose(shared["valid 1"][place], group["valid 1"][place])
+
+
 @pytest.mark.parametrize("optimizer", sorted(n for n, o in OPTIMIZERS.items() if not o.engine))
 def test_every_optimizer_goes_on_from_its_state(engine_name: str, optimizer: str) -> None:
     candidates = make_candidates("mlp", MIXED, optimizer=optimizer)
@@ -601,6 +624,20 @@ def test_the_batches_are_the_same_however_they_are_asked_for() -> None:
         np.testing.assert_array_equal(again.take(start, stop), whole[start:stop])
     assert not np.array_equal(BatchOrder(rows, 8, seed=2).take(0, 30), whole)
     assert BatchOrder(rows, 8, seed=1).steps_per_epoch == 3
+
+
+def test_orders_of_their_own_are_those_of_the_living() -> None:
+    rows, seeds = (np.arange(23), np.arange(50, 81)), [5, 6, 7]
+    whole = BatchOrder(rows, 8, 1, seeds).take(0, 30)
+    assert whole.shape == (30, 6, 8)
+    for stream in range(6):
+        own = rows[stream // 3]
+        np.testing.assert_array_equal(np.sort(whole[:, stream].ravel()[: len(own)]), own)
+    assert len({tuple(whole[:, s].ravel()) for s in range(6)}) == 6
+    left = BatchOrder(rows, 8, 1, seeds).take(4, 9, alive=[0, 2])
+    np.testing.assert_array_equal(left, whole[4:9, [0, 2, 3, 5]])
+    alone = BatchOrder(rows, 8, 1, [7]).take(0, 30)
+    np.testing.assert_array_equal(alone, whole[:, [2, 5]])
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

@@ -26,13 +26,13 @@ class Block:
     gradients: list[Tensor]
     buffers: dict[str, Tensor]
     hp: dict[str, Tensor]
-    fold: Tensor  # of each member
+    stream: Tensor  # of each member, see `BatchOrder.take`
     own: Tensor | None  # [k, 1]: share of its own target in a row's loss; None = all
 
     def backward(
         self, program: Program, module: nn.Module, constants: State, rows: Tensor, piece: slice
     ) -> Tensor:
-        """Add the gradient of a piece of a batch, rows [F, B]; the piece's part of the loss [k].
+        """Add the gradient of a piece of a batch, rows [streams, B]; its part of the loss [k].
 
         The first piece of a batch overwrites the gradient of the batch before.
         """
@@ -57,17 +57,18 @@ class Block:
     def _batch(
         self, program: Program, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Numeric, category, target, weight and offset of a batch, rows [F, B].
+        """Numeric, category, target, weight and offset of a batch, rows [streams, B].
 
-        With one fold all members share the first two, which then have no member axis. The other
+        Of one stream all members share the first two, which then have no member axis. The other
         three have one, of size 1 where they are shared.
         """
         data = program.data
-        picked = rows[0] if program.folds == 1 else rows[self.fold]
+        shared = program.folds == 1 and program.order.own is None
+        picked = rows[0] if shared else rows[self.stream]
         target = data.target[picked]
         weight = None if data.weight is None else data.weight[picked]
         offset = None if data.offset is None else data.offset[picked]
-        if program.folds == 1:
+        if shared:
             target = target.unsqueeze(0)
             weight = None if weight is None else weight.unsqueeze(0)
             offset = None if offset is None else offset.unsqueeze(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Moment(NamedTuple):
 
     at: int | Tensor  # counted from 0; [1]
     t: Tensor  # [1, 1]: counted from 1
-    rows: Tensor  # [F, B]
+    rows: Tensor  # [streams, B], see `BatchOrder.take`
     places: Places
     mix: Mapping[str, Tensor]  # see `Program.mixes`
 
@@ -36,7 +36,7 @@ class Feed:
 
     first: int
     t: Tensor  # [S, 1, 1]
-    rows: Tensor  # [S, F, B]
+    rows: Tensor  # [S, streams, B]
     places: npt.NDArray[np.int64]  # [S, pieces, layers]
     mixes: Mapping[str, Tensor]  # [S, ...]
 
@@ -50,24 +50,39 @@ class Feed:
 
 
 def feeds(
-    program: Program, mixer: Mixer | None, start: int, stop: int, pieces: int, layers: int
+    program: Program,
+    mixer: Mixer | None,
+    alive: Sequence[int],
+    start: int,
+    stop: int,
+    pieces: int,
+    layers: int,
 ) -> Iterator[Feed]:
-    """The inputs of steps [start, stop), each of so many micro-batches and noisy layers."""
+    """The inputs of steps [start, stop) of the candidates `alive`.
+
+    Each step is of so many micro-batches and noisy layers.
+    """
     for first in range(start, stop, FEED_STEPS):
         end = min(stop, first + FEED_STEPS)
         counts = torch.arange(first + 1, end + 1, device=program.device, dtype=program.dtype)
         yield Feed(
             first,
             counts.view(-1, 1, 1),
-            program.put(program.order.take(first, end)),
+            program.put(program.order.take(first, end, alive)),
             noise_starts(first, end, layers, pieces),
             program.mixes(mixer, first, end),
         )
 
 
 def moments(
-    program: Program, mixer: Mixer | None, start: int, stop: int, pieces: int, layers: int
+    program: Program,
+    mixer: Mixer | None,
+    alive: Sequence[int],
+    start: int,
+    stop: int,
+    pieces: int,
+    layers: int,
 ) -> Iterator[Moment]:
     """The inputs of steps [start, stop) one by one; see `feeds`."""
-    for feed in feeds(program, mixer, start, stop, pieces, layers):
+    for feed in feeds(program, mixer, alive, start, stop, pieces, layers):
         yield from map(feed.moment, range(len(feed)))

@@ -101,15 +101,17 @@ class SeparateEngine:
         total = torch.zeros(k, dtype=self.program.dtype)
         norm = torch.zeros_like(total)
         counts = len(self._pieces), len(noisy_layers(self.modules[0]))
-        done, stopping = start, False
-        for now in moments(self.program, self.mixer, start, stop, *counts):
+        done, stopping, apart = start, False, self.program.order.own is not None
+        for now in moments(self.program, self.mixer, self.alive, start, stop, *counts):
             at, done = done, done + 1
             last = stopping or done == stop
             stopping = not last and tick(done)
             measured = []
             for m in range(k):
                 own = self._mix(m, now.mix)
-                closure = self._closure(m, now.rows[m // len(self.alive)], now.places, own)
+                closure = self._closure(
+                    m, now.rows[m if apart else m // len(self.alive)], now.places, own
+                )
                 closure.keeps = last
                 before = self._row(m, self.modules[m].parameters()) if last else None
                 self._update(m, at, closure)

@@ -116,7 +116,9 @@ class StackedEngine:
     def _bind(self) -> None:
         """Make leaves that share memory with `weights`, and gradient storage of the same layout."""
         k, c = self.weights.shape[0], max(1, len(self.alive))
-        self._fold = torch.arange(k, device=self.program.device) // c  # of each member
+        members = torch.arange(k, device=self.program.device)
+        self._fold = members // c  # of each member
+        self._stream = self._fold if self.program.order.own is None else members
         self.gradient = torch.empty_like(self.weights)
         self.constraints = Constraints.make(self.parts, self.hp)
         bias_decay = self.hp["bias_decay"]
@@ -151,7 +153,7 @@ class StackedEngine:
                     list(views(self.parts, self.gradient[members]).values()),
                     of_members(buffers, members),
                     of_members(self.hp, members),
-                    self._fold[members],
+                    self._stream[members],
                     self._mix["own"][members] if self._mix else None,
                 )
             )
@@ -172,7 +174,7 @@ class StackedEngine:
 
     def _run(self, start: int, stop: int, tick: Callable[[int], bool]) -> int:
         """Train steps [start, stop), adding to `_total`; the step reached."""
-        for feed in feeds(self.program, self.mixer, start, stop, *self._counts):
+        for feed in feeds(self.program, self.mixer, self.alive, start, stop, *self._counts):
             self._launcher.wait()
             for s in range(len(feed)):
                 self._launcher.take(feed, s, self._step)
@@ -192,7 +194,7 @@ class StackedEngine:
 
     def _last_step(self, start: int, at: int) -> Tensor:
         """Take step `at` and measure it; the norm of its gradient [K]. Steps began at `start`."""
-        (now,) = moments(self.program, self.mixer, at, at + 1, *self._counts)
+        (now,) = moments(self.program, self.mixer, self.alive, at, at + 1, *self._counts)
         self._learn(now)
         curved = is_due(start, at + 1)
         # Asked before the update, which overwrites the gradient.
@@ -216,7 +218,7 @@ class StackedEngine:
         return norm
 
     def _gradients(self, rows: Tensor, places: Places, total: Tensor) -> None:
-        """Put the gradient of a batch, rows [F, B], in place; add its loss to `total` [K]."""
+        """Put the gradient of a batch, rows [streams, B], in place; add its loss to `total` [K]."""
         self._blocks = self._blocks or self._make_blocks()
         for block in self._blocks:
             for piece, at in zip(self._pieces, places, strict=True):

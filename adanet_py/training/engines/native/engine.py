@@ -102,8 +102,7 @@ class NativeEngine(StackedEngine):
         quantile = self.program.spec.quantile
         quantile = 0.5 if quantile is None else float(quantile)
         self._loss_knobs = np.array([[*(v[n] for n in LOSS_KNOBS), quantile] for v in values])
-        # Members of a fold meet the same batches.
-        self._fold_of = self._fold.tolist()
+        self._stream_of = self._stream.tolist()  # members of one meet the same batches
         w, g = self.weights.numpy(), self.gradient.numpy()
         self._members = [self._member(m, w) for m in range(k)]
         self._states = [self._changing(m, g) for m in range(k)]
@@ -184,7 +183,7 @@ class NativeEngine(StackedEngine):
 
     def _planned(self, start: int, stop: int) -> list[Steps]:
         """What every member needs for steps [start, stop)."""
-        order = self.program.order.take(start, stop)  # [S, F, B]
+        order = self.program.order.take(start, stop, self.alive)  # [S, streams, B]
         places = self._places(start, stop)
         rates = self.rates[start:stop, :, 0].double().numpy()
         one = np.ones(stop - start)
@@ -204,8 +203,8 @@ class NativeEngine(StackedEngine):
                     as_measured(mixes.own[:, m], self._space.row.dtype),
                 )
             rate = np.ascontiguousarray(rates[:, m])
-            fold = rows[self._fold_of[m]]
-            steps.append(Steps(fold, places, rate, *mixing, np.ascontiguousarray(shares)))
+            own = rows[self._stream_of[m]]
+            steps.append(Steps(own, places, rate, *mixing, np.ascontiguousarray(shares)))
         return steps
 
     def _places(self, start: int, stop: int) -> Array:
@@ -253,7 +252,7 @@ class NativeEngine(StackedEngine):
         keep = np.zeros((1, 0), np.bool_)
         one = np.ones(1)
         windows = np.array(places, np.int64).reshape(1, len(self._pieces), -1)
-        batch = rows.numpy()[:, None]  # [F, 1, B]
+        batch = rows.numpy()[:, None]  # [streams, 1, B]
         with one_thread():
             for m in range(len(losses_)):
                 mixing = (keep, one, one)
@@ -263,7 +262,7 @@ class NativeEngine(StackedEngine):
                         self._mix["share"][m : m + 1].double().numpy(),
                         self._mix["own"][m].double().numpy(),
                     )
-                steps = Steps(batch[self._fold_of[m]], windows, one, *mixing, one[:0])
+                steps = Steps(batch[self._stream_of[m]], windows, one, *mixing, one[:0])
                 losses_[m] += self._work(GRADIENT, m, steps)
         self._hold(self.gradient)
 
@@ -279,17 +278,17 @@ class NativeEngine(StackedEngine):
         return self._small and not self._in_order
 
     def _gathered(self, members: Sequence[Steps]) -> list[tuple[Table, Steps]]:
-        """The rows of these steps one after the other, fetched once for all members of a fold."""
+        """The rows of these steps one after the other, fetched once for all members of a stream."""
         if self._stays:
             return [(self._table, steps) for steps in members]
-        folds: dict[int, tuple[Table, Array]] = {}
+        streams: dict[int, tuple[Table, Array]] = {}
         out = []
         for m, steps in enumerate(members):
-            fold = self._fold_of[m]
-            if fold not in folds:
+            stream = self._stream_of[m]
+            if stream not in streams:
                 table = self._fetch(steps.rows.reshape(-1), self._rowwise)
-                folds[fold] = table, np.arange(steps.rows.size).reshape(steps.rows.shape)
-            table, places = folds[fold]
+                streams[stream] = table, np.arange(steps.rows.size).reshape(steps.rows.shape)
+            table, places = streams[stream]
             out.append((table, steps._replace(rows=places)))
         return out
 
