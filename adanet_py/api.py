@@ -46,10 +46,10 @@ def search(
     Main arguments:
         data: path, DataFrame, or features to go with `y`; none: a data set of scikit-learn.
         target, task, metric, loss, quantile, time ("60s", "10m"), candidates, prior, fidelity,
-        batch_order, ensemble, adanet_lambda, adanet_beta, refine_share, folds, split, group,
-        time_column, weight, exposure, class_weight, drop, out, seed, device, workers, strict,
-        choose, complexity, complexity_weight, complexity_target, max_params, max_latency,
-        max_size: as on the command line.
+        fidelity_by, batch_order, ensemble, adanet_lambda, adanet_beta, refine_share, folds,
+        split, group, time_column, weight, exposure, class_weight, drop, out, seed, device,
+        workers, strict, choose, complexity, complexity_weight, complexity_target, max_params,
+        max_latency, max_size: as on the command line.
 
     Other arguments:
         space: name, file or plain values of a search space, or a `SearchSpace`.

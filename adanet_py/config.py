@@ -215,6 +215,7 @@ class SearchConfig(BaseModel):
     controller: Text = "auto"
     prior: Annotated[str | None, BeforeValidator(_path)] = None
     fidelity: Annotated[str, BeforeValidator(_fidelity)] = "halving"
+    fidelity_by: Literal["steps", "rows"] = "steps"
     batch_order: Literal["shared", "own"] = "shared"
     ensemble: Annotated[str, BeforeValidator(_ensemble)] = "adanet"
     members: Annotated[str | tuple[str, ...], BeforeValidator(_members)] = "networks"
@@ -254,6 +255,11 @@ class SearchConfig(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
             raise ConfigError(_words(problem, type(self).model_fields)) from None
+        if self.fidelity == "none" and self.fidelity_by == "rows":
+            raise ConfigError(
+                "--fidelity-by rows: expected a --fidelity with rungs, until which a share of the "
+                "rows is seen, found none. Leave one of them out."
+            )
         if self.complexity == "capacity" and self.complexity_target is not None:
             raise ConfigError(
                 "--complexity-target: expected a --complexity that is known before training "

@@ -133,6 +133,7 @@ class Search:
                 order_seed=self.config.seed,
                 own_order=self.config.batch_order == "own",
                 fidelity=self.config.fidelity,
+                by_rows=self.config.fidelity_by == "rows",
                 gpu=self.device.memory,
                 wanted=self.config.candidates,
             ),

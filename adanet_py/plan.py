@@ -80,6 +80,7 @@ class Workload:
     own: Own = field(default_factory=Own)
     dense: str = "stacked"  # engine of dense networks
     fidelity: str = "none"  # how candidates are compared before their end, see fidelity.py
+    by_rows: bool = False  # whether a candidate sees a share of the rows until a rung
     gpu: int = 0  # bytes of memory of the GPU; 0: a CPU
     wanted: int | None = None  # candidates in all; None: as many as there is time for
 
@@ -315,6 +316,7 @@ def make_group(
         step = step_of(rung.share, steps, every)
         if step < steps:
             at.setdefault(step, rung)
+    fresh = not any(c.inherits for c in candidates)  # a child knows all rows from its parent
     limits = bars(list(at.values())) if bars is not None else [math.inf] * len(at)
     return Group(
         index=index,
@@ -330,6 +332,7 @@ def make_group(
         controllers=tuple(controllers),
         order_seed=load.order_seed,
         own_order=load.own_order,
+        row_shares=tuple(step / steps for step in at) if load.by_rows and fresh else (),
     )
 
 

@@ -277,6 +277,8 @@ class Group:
     controllers: tuple[str, ...] = ()  # who proposed each candidate
     order_seed: int = 0  # seed of the batch order, the same for a whole run
     own_order: bool = False  # whether every candidate has a batch order of its own
+    # Of the training rows, seen until each rung; none: all of them from the start.
+    row_shares: tuple[float, ...] = ()
     stop_at: int | None = None  # the step at which the deadline came, where a run is replayed
 
     def to_json(self) -> dict[str, Any]:
@@ -291,8 +293,8 @@ class Group:
         """Inverse of `to_json`."""
         fields = dict(value)
         fields["candidates"] = tuple(Candidate.from_json(c) for c in value["candidates"])
-        for name in ("rungs", "keep", "controllers"):
-            fields[name] = tuple(fields[name])
+        for name in ("rungs", "keep", "controllers", "row_shares"):
+            fields[name] = tuple(fields.get(name, ()))
         fields["bars"] = tuple(_in(b) for b in fields.get("bars", ()))
         return cls(**fields)
 

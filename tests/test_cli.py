@@ -98,7 +98,7 @@ def test_every_option_of_search_reaches_the_search(fake):
     done = run(
         "search", "t.csv", "--target", "y", "--task", "binary", "--metric", "roc_auc", "--loss",
         "quantile", "--quantile", 0.9, "--time", "10m", "--candidates", 5, "--fidelity", "asha",
-        "--batch-order", "own",
+        "--batch-order", "own", "--fidelity-by", "rows",
         "--space", "tiny",
         "--controller", "tpe", "--prior", "p.json", "--folds", 4,
         "--split", "part", "--group", "g", "--time-column", "when", "--weight", "w",
@@ -116,7 +116,7 @@ def test_every_option_of_search_reaches_the_search(fake):
     assert fake.config.to_json() == {
         "data": "t.csv", "target": "y", "task": "binary", "metric": "roc_auc", "time": 600.0,
         "loss": "quantile", "quantile": 0.9,
-        "candidates": 5, "fidelity": "asha", "batch_order": "own",
+        "candidates": 5, "fidelity": "asha", "batch_order": "own", "fidelity_by": "rows",
             "space": "tiny", "controller": "tpe", "prior": "p.json", "folds": 4, "split": "part",
         "group": "g", "time_column": "when", "weight": "w", "exposure": "e",
         "class_weight": "balanced",

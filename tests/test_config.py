@@ -80,6 +80,8 @@ def test_options_cannot_be_changed_afterwards():
         ({"complexity_weight": "much"}, r"--complexity-weight: .*found 'much'"),
         ({"complexity_target": 0}, r"--complexity-target: expected a number above zero"),
         ({"complexity": "capacity", "complexity_target": 3}, r"--complexity-target: .*no unit"),
+        ({"fidelity": "none", "fidelity_by": "rows"}, r"--fidelity-by rows: .*with rungs"),
+        ({"batch_order": "mine"}, r"--batch-order: .*'shared' or 'own'"),
         ({"max_params": "few"}, r"--max-params: expected .*50k or 1.5M, found 'few'"),
         ({"max_params": 0.5}, r"--max-params: .*found 0.5"),
         ({"max_latency": "5 minutes"}, r"--max-latency: expected milliseconds .*5ms or 800us"),

@@ -378,6 +378,18 @@ def test_own_orders_are_those_of_the_candidates_alone(engine: str, tmp_path: Pat
     assert shared[1].metrics["validation"] != pytest.approx(score, rel=1e-9)
 
 
+def test_until_a_rung_a_share_of_the_rows_is_seen(tmp_path: Path) -> None:
+    setting = make_run(tmp_path, make_spec(), rows=100, folds=2)
+    group = job_group(rungs=(3, 6), keep=(4, 4), row_shares=(0.25, 0.5))
+    assert Group.from_json(json.loads(json.dumps(group.to_json()))) == group
+    program = program_of_group(group, setting)
+    assert program.order.stages == ((0, 0.25), (3, 0.5), (6, 1.0))
+    plain = program_of_group(replace(group, row_shares=()), setting)
+    assert plain.order.stages == ((0, 1.0),)
+    results = jobs.run_group(group, setting)
+    assert all(r.status is Status.COMPLETE for r in results)
+
+
 @pytest.mark.parametrize("folds", [1, 2])
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_a_job_writes_weights_predictions_and_scores(task: str, folds: int, tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def search(
         str,
         typer.Option(metavar="NAME", help="Who is cut before its end; see: list fidelities."),
     ] = "halving",
+    fidelity_by: Annotated[
+        str,
+        typer.Option(
+            metavar="steps|rows",
+            help="What grows from rung to rung: steps, or the share of the training rows too.",
+        ),
+    ] = "steps",
     batch_order: Annotated[
         str,
         typer.Option(
@@ -180,7 +187,8 @@ def search(
             data=data, target=targets, task=task, metric=metric, loss=loss,
             quantile=quantile, time=time, candidates=candidates,
             space=space, controller=controller, prior=prior, fidelity=fidelity,
-            batch_order=batch_order, ensemble=ensemble, members=members or "networks",
+            fidelity_by=fidelity_by, batch_order=batch_order,
+            ensemble=ensemble, members=members or "networks",
             adanet_lambda=adanet_lambda, adanet_beta=adanet_beta, refine_share=refine_share,
             folds=folds, split=split,
             group=group, time_column=time_column, weight=weight, exposure=exposure,

@@ -2,13 +2,15 @@
 
 The training rows of a fold are an endless stream of permutations, epoch after epoch, cut into
 batches of B rows: no row is dropped at the end of an epoch, and the position is just the step.
-All candidates of a run see the same order (common random numbers), or each one of its own.
+All candidates of a run see the same order (common random numbers), or each one of its own. Where
+the share of the rows grows from rung to rung, the stream begins anew at each with more of them.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -31,30 +33,50 @@ class BatchOrder:
         batch_size: int,
         seed: int,
         own: Sequence[int] | None = None,
+        stages: Sequence[tuple[int, float]] = ((0, 1.0),),
     ) -> None:
         """`rows` are the training rows of each fold; a batch never exceeds the smallest fold.
 
         `own`: the seeds of candidates that have orders of their own; None: they share one.
+        `stages`: first steps, rising from 0, and the share of the rows that is seen from there on,
+        a batch at least; the rows of a smaller share are among those of a larger one.
         """
         self.rows = rows
         self.batch_size = min(batch_size, min(len(r) for r in rows))
         self.seed = seed
         self.own = None if own is None else tuple(own)
-        self._permutations: dict[tuple[int, int, int], npt.NDArray[np.int64]] = {}
+        self.stages = tuple(stages)
+        self._permutations: dict[tuple[int, ...], npt.NDArray[np.int64]] = {}
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which about every row is seen once."""
         return max(1, round(len(self.rows[0]) / self.batch_size))
 
-    def _permutation(self, fold: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
-        key = (fold, epoch, seed)
+    @cached_property
+    def _seen(self) -> list[list[npt.NDArray[np.int64]]]:
+        """The rows of each stage and fold."""
+        out = []
+        for _, share in self.stages:
+            folds = []
+            for fold, rows in enumerate(self.rows):
+                count = max(self.batch_size, round(share * len(rows)))
+                if count < len(rows):
+                    # An epoch that nobody comes to: every share is a part of the same order.
+                    order = _shuffled(self.seed, fold * 2**32 + 2**32 - 1, len(rows))
+                    rows = rows[np.sort(order[:count])]
+                folds.append(rows)
+            out.append(folds)
+        return out
+
+    def _permutation(self, stage: int, fold: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
+        key = (stage, fold, seed, epoch)
         if key not in self._permutations:
-            held = [k for k in self._permutations if k[0] == fold and k[2] == seed]
-            for old in (k for k in held if k[1] < epoch - 1):
+            for old in [k for k in self._permutations if k[:3] == key[:3] and k[3] < epoch - 1]:
                 del self._permutations[old]
-            generator = np.random.Generator(np.random.Philox(key=[seed, fold * 2**32 + epoch]))
-            self._permutations[key] = self.rows[fold][generator.permutation(len(self.rows[fold]))]
+            rows = self._seen[stage][fold]
+            where = fold * 2**32 + stage * 2**24 + epoch
+            self._permutations[key] = rows[_shuffled(seed, where, len(rows))]
         return self._permutations[key]
 
     def take(
@@ -71,19 +93,32 @@ class BatchOrder:
             seeds = [hash_word(self.seed, self.own[c], 2) for c in places]
         streams = [(fold, seed) for fold in range(len(self.rows)) for seed in seeds]
         out = np.empty((stop - start, len(streams), b), dtype=np.int64)
-        for stream, (fold, seed) in enumerate(streams):
-            rows = self.rows[fold]
-            at, end = start * b, stop * b
-            flat = np.empty(end - at, dtype=np.int64)
-            filled = 0
-            while at < end:
-                epoch, within = divmod(at, len(rows))
-                piece = self._permutation(fold, epoch, seed)[within : within + end - at]
-                flat[filled : filled + len(piece)] = piece
-                filled += len(piece)
-                at += len(piece)
-            out[:, stream] = flat.reshape(stop - start, b)
+        ends = [*(first for first, _ in self.stages[1:]), stop]
+        for stage, ((began, _), until) in enumerate(zip(self.stages, ends, strict=True)):
+            first, last = max(start, began), min(stop, until)
+            for stream, (fold, seed) in enumerate(streams if first < last else ()):
+                flat = self._stretch(stage, fold, seed, (first - began) * b, (last - began) * b)
+                out[first - start : last - start, stream] = flat.reshape(last - first, b)
         return out
+
+    def _stretch(
+        self, stage: int, fold: int, seed: int, at: int, end: int
+    ) -> npt.NDArray[np.int64]:
+        """Places [at, end) of a stream within a stage."""
+        flat, size = np.empty(end - at, dtype=np.int64), len(self._seen[stage][fold])
+        filled = 0
+        while at < end:
+            epoch, within = divmod(at, size)
+            piece = self._permutation(stage, fold, epoch, seed)[within : within + end - at]
+            flat[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            at += len(piece)
+        return flat
+
+
+def _shuffled(seed: int, where: int, count: int) -> npt.NDArray[np.int64]:
+    """A permutation of so many numbers, the same for the same seed and place."""
+    return np.random.Generator(np.random.Philox(key=[seed, where])).permutation(count)
 
 
 def hash_words(*words: npt.ArrayLike) -> npt.NDArray[np.uint64]:

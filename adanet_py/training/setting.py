@@ -59,7 +59,9 @@ def make_program(group: Group, setting: Setting) -> Program:
     rows = setting.split.train
     batch = rows_per_step(static, max(len(r) for r in rows))
     own = [c.seed for c in group.candidates] if group.own_order else None
-    order = BatchOrder(rows, batch, group.order_seed, own)
+    begun = (0, *group.rungs) if group.row_shares else (0,)
+    stages = tuple(zip(begun, (*group.row_shares, 1.0), strict=True))
+    order = BatchOrder(rows, batch, group.order_seed, own, stages)
     return Program(
         setting.architecture,
         setting.own.optimizer(group.candidates[0].optimizer),

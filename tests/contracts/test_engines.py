@@ -626,6 +626,24 @@ def test_the_batches_are_the_same_however_they_are_asked_for() -> None:
     assert BatchOrder(rows, 8, seed=1).steps_per_epoch == 3
 
 
+def test_a_share_of_the_rows_is_seen_until_a_rung() -> None:
+    rows = (np.arange(40), np.arange(100, 133))
+    order = BatchOrder(rows, 5, 1, stages=((0, 0.25), (4, 0.5), (12, 1.0)))
+    taken = order.take(0, 40)
+    for fold, own in enumerate(rows):
+        parts = [taken[a:b, fold].ravel() for a, b in ((0, 4), (4, 12), (12, 40))]
+        met = [set(part.tolist()) for part in parts]
+        assert [len(m) for m in met] == [round(0.25 * len(own)), round(0.5 * len(own)), len(own)]
+        assert met[0] < met[1] < met[2] == set(own.tolist())
+        for part, m in zip(parts, met, strict=True):  # each epoch shows every row of it once
+            assert len(set(part[: len(m)].tolist())) == len(m)
+    again = BatchOrder(rows, 5, 1, stages=((0, 0.25), (4, 0.5), (12, 1.0)))
+    for start, stop in ((11, 14), (0, 5), (39, 40)):
+        np.testing.assert_array_equal(again.take(start, stop), taken[start:stop])
+    small = BatchOrder(rows, 30, 1, stages=((0, 0.1), (2, 1.0))).take(0, 2)
+    assert len(set(small[:, 0].ravel().tolist())) == 30  # a batch at least
+
+
 def test_orders_of_their_own_are_those_of_the_living() -> None:
     rows, seeds = (np.arange(23), np.arange(50, 81)), [5, 6, 7]
     whole = BatchOrder(rows, 8, 1, seeds).take(0, 30)
