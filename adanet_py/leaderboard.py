@@ -43,7 +43,7 @@ COLUMNS: dict[str, str] = {
     "complexity": "log10(1 + parameters) / 6, or what --complexity and --complexity-target say",
     "parameters": "number of trained parameters, zeros too, as they are stored and computed with",
     "multiply_adds": "multiplications with addition for the prediction of one row",
-    "seconds": "training time, a fused group's shared equally among its members",
+    "seconds": "of training, a fused group's shared equally among its members, and of scoring",
     "latency_ms": "measured time to predict 1,000 rows with the network alone, in milliseconds",
     "size_bytes": "bytes of its model file, at most",
     "layers": "hidden weight matrices of the network",
