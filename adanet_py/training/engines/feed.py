@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,15 +74,7 @@ def feeds(
         )
 
 
-def moments(
-    program: Program,
-    mixer: Mixer | None,
-    alive: Sequence[int],
-    start: int,
-    stop: int,
-    pieces: int,
-    layers: int,
-) -> Iterator[Moment]:
-    """The inputs of steps [start, stop) one by one; see `feeds`."""
-    for feed in feeds(program, mixer, alive, start, stop, pieces, layers):
+def moments(found: Iterable[Feed]) -> Iterator[Moment]:
+    """The inputs of every step of these feeds, one by one."""
+    for feed in found:
         yield from map(feed.moment, range(len(feed)))

@@ -20,7 +20,7 @@ from adanet_py.architectures.perturbations import noise_pool
 from adanet_py.training.averaging import averages, averaging_weights
 from adanet_py.training.batches import hash_words
 from adanet_py.training.engines.closure import Closure, NotFiniteError
-from adanet_py.training.engines.feed import Places, moments
+from adanet_py.training.engines.feed import Places, feeds, moments
 from adanet_py.training.engines.program import (
     Program,
     State,
@@ -102,7 +102,8 @@ class SeparateEngine:
         norm = torch.zeros_like(total)
         counts = len(self._pieces), len(noisy_layers(self.modules[0]))
         done, stopping, apart = start, False, self.program.order.own is not None
-        for now in moments(self.program, self.mixer, self.alive, start, stop, *counts):
+        fed = feeds(self.program, self.mixer, self.alive, start, stop, *counts)
+        for now in moments(fed):
             at, done = done, done + 1
             last = stopping or done == stop
             stopping = not last and tick(done)

@@ -21,7 +21,7 @@ from adanet_py.training.averaging import averages, averaging_weights
 from adanet_py.training.constraints import Constraints
 from adanet_py.training.engines.blocks import Block, of_members, views
 from adanet_py.training.engines.capture import Launcher
-from adanet_py.training.engines.feed import Moment, Places, feeds, moments
+from adanet_py.training.engines.feed import Moment, Places, feeds
 from adanet_py.training.engines.members import call_members
 from adanet_py.training.engines.program import (
     Program,
@@ -194,7 +194,8 @@ class StackedEngine:
 
     def _last_step(self, start: int, at: int) -> Tensor:
         """Take step `at` and measure it; the norm of its gradient [K]. Steps began at `start`."""
-        (now,) = moments(self.program, self.mixer, self.alive, at, at + 1, *self._counts)
+        (feed,) = feeds(self.program, self.mixer, self.alive, at, at + 1, *self._counts)
+        now = feed.moment(0)
         self._learn(now)
         curved = is_due(start, at + 1)
         # Asked before the update, which overwrites the gradient.
