@@ -96,9 +96,8 @@ class Grown:
     `members` are the results of its members in the order of `weights`; `scores` has "ensemble",
     "mean" (of the same members, each the same weight), "single", the best network, and, where a
     baseline that may join is better than that one, "baseline". "alone" is what the ensemble is
-    compared with, the model there would be without it: the network (where there is none, the
-    baseline) that is best on the other rows, judged on those it was not chosen by. The best of
-    all on all rows seems better than it is, and the more so the more there were. `doubt` is
+    compared with: one that is best on the other rows, judged on those it was not chosen by. The
+    best of all on all rows seems better than it is, and the more so the more there were. `doubt` is
     the standard error of the difference of these two, row by row, in the metric's unit; NaN: not
     known.
     """
@@ -183,11 +182,8 @@ def grow_ensemble(
         scores["single"] = _scores_of(networks[0])
     if pool.results[0].status is Status.BASELINE:
         scores["baseline"] = _scores_of(pool.results[0])
-    instead = [i for i, r in enumerate(pool.results) if r.status is not Status.BASELINE]
-    instead = instead or list(range(len(pool.results)))
-    alone = judge.alone(instead)[rows]
-    audit = _scores_of(pool.results[instead[0]]).audit
-    scores["alone"] = Scores(judge.of_rows(alone, rows), audit)
+    alone = judge.alone()[rows]
+    scores["alone"] = Scores(judge.of_rows(alone, rows), _scores_of(pool.results[0]).audit)
     kinds = {r.candidate.id: r.candidate.architecture for r in pool.results}
     members = tuple(pool.results[i] for i in chosen)
     return Grown(options, ensemble, members, scores, kinds, judge.doubt(alone, z, rows))
@@ -296,10 +292,9 @@ class _Judge:
         y, found = self._truth(part), [self._predicted(z, part) for z in (first, second)]
         return float(standard_errors(get_metric(held.metric), y, found, part.weight)[1])
 
-    def alone(self, places: Sequence[int]) -> Floats:
-        """Outputs of one of the members at these places: on each fifth of the rows, of that which
-        is best on the others."""
-        members = [self.pool.members[i] for i in places]
+    def alone(self) -> Floats:
+        """Outputs of one member: on each fifth of the rows, of that which is best on the others."""
+        members = self.pool.members
         z = members[0].outputs.copy()
         fold = fold_of(len(z), FOLDS)
         metric = get_metric(self.held.metric)

@@ -357,20 +357,6 @@ def test_one_alone_is_judged_on_rows_it_was_not_chosen_by(run):
     assert grown.scores["alone"].validation == pytest.approx(log_loss(y, chosen), rel=1e-9)
 
 
-def test_beside_better_baselines_too_it_is_compared_with_a_network(run):
-    """Without the ensemble the model would be a network, whatever a baseline scores."""
-    held, state = HeldOut.load(run), read_state(run)
-    worst = [r for r in ranked(state.finished()) if r.stands][-1]
-    others = [r for r in state.all_results() if r.status is Status.BASELINE]
-    assert min(r.metrics["validation"] for r in others) < worst.metrics["validation"]
-    grown = grow_ensemble(run, ranked([worst, *others]), held, Options(members="any"))
-    with safe_open(candidate_file(run, worst.candidate.id), framework="np") as file:
-        temperature = json.loads(file.metadata()["about"])["temperature"]
-        found = file.get_tensor("predictions/validation")[:, 0].astype(float) / temperature
-    expected = log_loss(held.validation.y, 1.0 / (1.0 + np.exp(-found)))
-    assert grown.scores["alone"].validation == pytest.approx(expected, rel=1e-9)
-
-
 def test_the_doubt_is_the_standard_error_of_paired_differences(run):
     """The mean of members needs no fit, so its losses on all rows are those that are compared."""
     held, state = HeldOut.load(run), read_state(run)
