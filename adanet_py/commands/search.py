@@ -275,7 +275,11 @@ def _show_summary(found: Any, summary: Any) -> None:
     if best is None:
         print("Best:   no network was trained to a usable end; the model is a baseline")
     else:
-        known = f"{summary['validation']:.6g} on validation rows{honest(found.leaderboard)}"
+        rows = found.leaderboard
+        said = honest(rows[rows["id"] == best["id"]])  # the row chosen may be a baseline's
+        if not said and summary["audit"] is not None:
+            said = f", {summary['audit']:.6g} on audit rows"
+        known = f"{summary['validation']:.6g} on validation rows{said}"
         print(f"Best:   {best['architecture']} {best['id']}, {summary['metric']} {known}")
     if summary.get("forecast") is not None:
         from adanet_py.forecast import Forecast
